@@ -1,1 +1,48 @@
-fn main() {}
+//! `timed`, the node.
+
+use std::process::ExitCode;
+
+use timecoin::node::cli::{self, Command, Parsed};
+use timecoin::node::config::{Config, Inputs, Settings, print_config};
+use timecoin::node::exit::Exit;
+
+fn main() -> ExitCode {
+    let arguments: Result<Vec<String>, _> = std::env::args_os()
+        .skip(1)
+        .map(|word| word.into_string())
+        .collect();
+    let Ok(arguments) = arguments else {
+        return fail("the command line is not UTF-8", Exit::Usage);
+    };
+    match cli::parse(&arguments) {
+        Ok(Parsed::Text(text)) => {
+            print!("{text}");
+            Exit::Success.into()
+        }
+        Ok(Parsed::Run(invocation)) => {
+            let settings = match Settings::load(&Inputs::of_process(invocation.flags)) {
+                Ok(settings) => settings,
+                Err(error) => return fail(&error.to_string(), error.exit()),
+            };
+            match (Config::from_settings(&settings), invocation.command) {
+                (Err(error), _) => fail(&error.to_string(), error.exit()),
+                (Ok(_), Command::PrintConfig) => {
+                    print!("{}", print_config(&settings));
+                    Exit::Success.into()
+                }
+                (Ok(_), Command::CheckConfig) => {
+                    println!("the configuration is valid");
+                    Exit::Success.into()
+                }
+                (Ok(_), _) => fail("this build only checks configurations", Exit::Internal),
+            }
+        }
+        Err(error) => fail(&error.to_string(), error.exit()),
+    }
+}
+
+/// Says on standard error why the program ends.
+fn fail(message: &str, exit: Exit) -> ExitCode {
+    eprintln!("timed: {message}");
+    exit.into()
+}

@@ -1,0 +1,533 @@
+//! The configuration as the node uses it: one typed field per key.
+//!
+//! Job: turn [`Settings`] into [`Config`]. Inputs: checked settings. Outputs: [`Config`]; units end the names.
+//! Never: has a field that is not in the table of keys, or leaves a key of the table out (a test counts both).
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::cores::CoreSet;
+use super::load::{ConfigError, Inputs, Settings};
+use super::value::{Checkpoint, Endpoint, RpcUser, Value, parse_address, parse_user_methods};
+
+/// The networks, with the numbers that people type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Network {
+    /// The main network.
+    Main,
+    /// The public test network.
+    Test,
+    /// A network of one's own.
+    Dev,
+}
+
+impl Network {
+    /// All networks.
+    pub const ALL: [Network; 3] = [Network::Main, Network::Test, Network::Dev];
+
+    /// `main`, `test` or `dev`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Network::Main => "main",
+            Network::Test => "test",
+            Network::Dev => "dev",
+        }
+    }
+
+    /// Default port for peers.
+    pub fn p2p_port(self) -> u16 {
+        match self {
+            Network::Main => 24_100,
+            Network::Test => 24_200,
+            Network::Dev => 24_300,
+        }
+    }
+
+    /// Default port for JSON-RPC, metrics and health: the one after the P2P port.
+    pub fn http_port(self) -> u16 {
+        self.p2p_port() + 1
+    }
+}
+
+/// `[node]`
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Which network.
+    pub network: Network,
+    /// Directory of everything this node keeps.
+    pub datadir: PathBuf,
+    /// The genesis file; it may not be there.
+    pub genesis: PathBuf,
+}
+
+/// `[p2p]`
+#[derive(Clone, Debug)]
+pub struct P2p {
+    /// Addresses to accept peers on.
+    pub bind: Vec<SocketAddr>,
+    /// True if `bind` is the default: then an address family that this host lacks is skipped instead of an error.
+    pub bind_is_default: bool,
+    /// Address told to peers.
+    pub external: Option<Endpoint>,
+    /// Nodes to stay connected to.
+    pub peers: Vec<Endpoint>,
+    /// Accepted connections, without masternodes.
+    pub max_inbound: usize,
+    /// Connections made, without masternodes.
+    pub max_outbound: usize,
+    /// Connections in their handshake at once.
+    pub max_handshakes: usize,
+    /// Longest handshake.
+    pub handshake_timeout_ms: u64,
+    /// Time between pings.
+    pub ping_interval_ms: u64,
+    /// Longest pause between attempts to connect.
+    pub reconnect_max_ms: u64,
+}
+
+/// `[rpc]`
+#[derive(Clone, Debug)]
+pub struct Rpc {
+    /// Addresses of the HTTP port.
+    pub bind: Vec<SocketAddr>,
+    /// Users beside the cookie, each with the methods it may call (`rpc.methods`).
+    pub users: Vec<RpcUser>,
+    /// Threads that answer reads.
+    pub workers: usize,
+    /// Open HTTP connections.
+    pub max_connections: usize,
+    /// Longest request body, bytes.
+    pub max_body_size: usize,
+    /// Most calls in one batch.
+    pub max_batch: usize,
+    /// Requests per second and address without credentials; None = no limit.
+    pub rate_anonymous: Option<u64>,
+    /// Calls per second and user; None = no limit.
+    pub rate_user: Option<u64>,
+}
+
+/// `[storage]`
+#[derive(Clone, Debug)]
+pub struct Storage {
+    /// Address space of the ledger environment, bytes.
+    pub map_size: usize,
+}
+
+/// `[mempool]`
+#[derive(Clone, Debug)]
+pub struct Mempool {
+    /// Bytes of waiting transactions.
+    pub max_size: usize,
+    /// Number of waiting transactions.
+    pub max_count: usize,
+    /// Age at which a transaction is dropped.
+    pub expiry_ms: u64,
+}
+
+/// `[masternode]`
+#[derive(Clone, Debug)]
+pub struct Masternode {
+    /// The operator key file; None if none was named and the data directory holds none.
+    pub operator_key: Option<PathBuf>,
+}
+
+/// `[threads]`
+#[derive(Clone, Debug)]
+pub struct Threads {
+    /// Cores of the net thread.
+    pub net: CoreSet,
+    /// Cores of the consensus thread.
+    pub consensus: CoreSet,
+    /// Cores of the storage thread.
+    pub storage: CoreSet,
+    /// Cores of the signer thread.
+    pub signer: CoreSet,
+    /// Cores of the sync thread.
+    pub sync: CoreSet,
+    /// Cores of the rpc workers.
+    pub rpc: CoreSet,
+    /// Threads of the verification pool; None = one per core it may use.
+    pub pool: Option<usize>,
+    /// Cores of the verification pool.
+    pub pool_cores: CoreSet,
+}
+
+/// How much of a synced block is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncVerify {
+    /// Everything.
+    Full,
+    /// Everything but transaction signatures below the trusted block (F3).
+    Certified,
+}
+
+/// `[sync]`
+#[derive(Clone, Debug)]
+pub struct Sync {
+    /// How much is checked.
+    pub verify: SyncVerify,
+    /// Root of trust (F2).
+    pub trusted: Option<Checkpoint>,
+}
+
+/// `[wallet]`
+#[derive(Clone, Debug)]
+pub struct Wallet {
+    /// Whether this node holds wallets.
+    pub enable: bool,
+    /// Wallet loaded (and made, if need be) at start.
+    pub default: Option<String>,
+    /// File with the passphrase of the default wallet.
+    pub passphrase_file: Option<PathBuf>,
+}
+
+/// How log lines begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `journal` if standard error is the journal, else `plain`.
+    Auto,
+    /// With the time.
+    Plain,
+    /// With the priority.
+    Journal,
+}
+
+/// `[log]`
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// Filter.
+    pub level: String,
+    /// Form of the lines.
+    pub format: LogFormat,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Transactions kept without their parent.
+    pub orphans: usize,
+    /// Transactions remembered as checked.
+    pub verified_cache: usize,
+    /// Transactions remembered as invalid.
+    pub reject_cache: usize,
+    /// Bytes of blocks waiting for one peer.
+    pub queue_blocks_size: usize,
+    /// Bytes of transactions waiting for one peer.
+    pub queue_tx_size: usize,
+    /// Ranges of blocks in flight.
+    pub sync_ranges: usize,
+}
+
+/// The whole configuration of a node.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file it was read from.
+    pub file: Option<PathBuf>,
+    /// `[node]`
+    pub node: Node,
+    /// `[p2p]`
+    pub p2p: P2p,
+    /// `[rpc]`
+    pub rpc: Rpc,
+    /// `[storage]`
+    pub storage: Storage,
+    /// `[mempool]`
+    pub mempool: Mempool,
+    /// `[masternode]`
+    pub masternode: Masternode,
+    /// `[threads]`
+    pub threads: Threads,
+    /// `[sync]`
+    pub sync: Sync,
+    /// `[wallet]`
+    pub wallet: Wallet,
+    /// `[log]`
+    pub log: Log,
+    /// `[limits]`
+    pub limits: Limits,
+}
+
+impl Config {
+    /// Reads all layers and gives every key its meaning.
+    pub fn load(inputs: &Inputs) -> Result<Self, ConfigError> {
+        Config::from_settings(&Settings::load(inputs)?)
+    }
+
+    /// Gives checked settings their meaning.
+    pub fn from_settings(settings: &Settings) -> Result<Self, ConfigError> {
+        Reader::new(settings).config()
+    }
+}
+
+/// Reads keys and remembers which, so that a test can see that none is left out.
+struct Reader<'a> {
+    settings: &'a Settings,
+    read: RefCell<BTreeSet<String>>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(settings: &'a Settings) -> Self {
+        Reader {
+            settings,
+            read: RefCell::default(),
+        }
+    }
+
+    fn config(&self) -> Result<Config, ConfigError> {
+        Ok(Config {
+            file: self.settings.file.clone(),
+            node: self.node()?,
+            p2p: self.p2p()?,
+            rpc: self.rpc()?,
+            storage: Storage {
+                map_size: self.bytes("storage", "map_size_gib", 1 << 30)?,
+            },
+            mempool: Mempool {
+                max_size: self.bytes("mempool", "max_mb", 1_000_000)?,
+                max_count: self.count("mempool", "max_count")?,
+                expiry_ms: self
+                    .number("mempool", "expiry_h")?
+                    .saturating_mul(3_600_000),
+            },
+            masternode: Masternode {
+                operator_key: self.path("masternode", "operator_key")?,
+            },
+            threads: self.threads()?,
+            sync: self.sync()?,
+            wallet: Wallet {
+                enable: self.flag("wallet", "enable")?,
+                default: Some(self.text("wallet", "default")?).filter(|name| !name.is_empty()),
+                passphrase_file: self.path("wallet", "passphrase_file")?,
+            },
+            log: self.log()?,
+            limits: self.limits()?,
+        })
+    }
+
+    fn node(&self) -> Result<Node, ConfigError> {
+        self.text("node", "network")?;
+        Ok(Node {
+            network: super::derive::network(self.settings)?,
+            datadir: self.some_path("node", "datadir")?,
+            genesis: self.some_path("node", "genesis")?,
+        })
+    }
+
+    fn p2p(&self) -> Result<P2p, ConfigError> {
+        let external = self.text("p2p", "external")?;
+        Ok(P2p {
+            bind: self.each("p2p", "bind", parse_address)?,
+            bind_is_default: matches!(
+                self.settings.get("p2p", "bind"),
+                Some((_, super::Source::Default))
+            ),
+            external: if external.is_empty() {
+                None
+            } else {
+                Some(self.one("p2p", "external", Endpoint::parse)?)
+            },
+            peers: self.each("p2p", "peers", Endpoint::parse)?,
+            max_inbound: self.count("p2p", "max_inbound")?,
+            max_outbound: self.count("p2p", "max_outbound")?,
+            max_handshakes: self.count("p2p", "max_handshakes")?,
+            handshake_timeout_ms: self.number("p2p", "handshake_timeout_ms")?,
+            ping_interval_ms: self.number("p2p", "ping_interval_ms")?,
+            reconnect_max_ms: self.number("p2p", "reconnect_max_ms")?,
+        })
+    }
+
+    fn rpc(&self) -> Result<Rpc, ConfigError> {
+        let mut users = self.each("rpc", "users", RpcUser::parse)?;
+        for (name, methods) in self.each("rpc", "methods", parse_user_methods)? {
+            let known = users.iter_mut().find(|user| user.name == name);
+            let user = known.ok_or_else(|| {
+                ConfigError::Conflict(format!("rpc.methods names \"{name}\", who is not in rpc.users; add the user or remove the line"))
+            })?;
+            user.methods.get_or_insert_default().extend(methods);
+        }
+        let rate = |name| {
+            self.number("rpc", name)
+                .map(|rate| Some(rate).filter(|rate| *rate > 0))
+        };
+        Ok(Rpc {
+            bind: self.each("rpc", "bind", parse_address)?,
+            users,
+            workers: self.count("rpc", "workers")?,
+            max_connections: self.count("rpc", "max_connections")?,
+            max_body_size: self.bytes("rpc", "max_body_kb", 1_000)?,
+            max_batch: self.count("rpc", "max_batch")?,
+            rate_anonymous: rate("rate_anonymous")?,
+            rate_user: rate("rate_user")?,
+        })
+    }
+
+    fn threads(&self) -> Result<Threads, ConfigError> {
+        let cores = |name| self.one("threads", name, CoreSet::parse);
+        Ok(Threads {
+            net: cores("net")?,
+            consensus: cores("consensus")?,
+            storage: cores("storage")?,
+            signer: cores("signer")?,
+            sync: cores("sync")?,
+            rpc: cores("rpc")?,
+            pool: Some(self.count("threads", "pool")?).filter(|count| *count > 0),
+            pool_cores: cores("pool_cores")?,
+        })
+    }
+
+    fn sync(&self) -> Result<Sync, ConfigError> {
+        let certified = self.text("sync", "verify")? == "certified";
+        let trusted = self.text("sync", "trusted")?;
+        Ok(Sync {
+            verify: if certified {
+                SyncVerify::Certified
+            } else {
+                SyncVerify::Full
+            },
+            trusted: if trusted.is_empty() {
+                None
+            } else {
+                Some(self.one("sync", "trusted", Checkpoint::parse)?)
+            },
+        })
+    }
+
+    fn log(&self) -> Result<Log, ConfigError> {
+        Ok(Log {
+            level: self.text("log", "level")?,
+            format: match self.text("log", "format")?.as_str() {
+                "plain" => LogFormat::Plain,
+                "journal" => LogFormat::Journal,
+                _ => LogFormat::Auto,
+            },
+        })
+    }
+
+    fn limits(&self) -> Result<Limits, ConfigError> {
+        Ok(Limits {
+            orphans: self.count("limits", "orphans")?,
+            verified_cache: self.count("limits", "verified_cache")?,
+            reject_cache: self.count("limits", "reject_cache")?,
+            queue_blocks_size: self.bytes("limits", "queue_blocks_kb", 1_000)?,
+            queue_tx_size: self.bytes("limits", "queue_tx_kb", 1_000)?,
+            sync_ranges: self.count("limits", "sync_ranges")?,
+        })
+    }
+
+    /// The value of a key. Settings are checked, so a value of another type means that the table has no such key.
+    fn value(&self, section: &str, name: &str) -> Option<&'a Value> {
+        self.read.borrow_mut().insert(format!("{section}.{name}"));
+        self.settings.get(section, name).map(|(value, _)| value)
+    }
+
+    fn missing<T>(&self, section: &str, name: &str) -> Result<T, ConfigError> {
+        Err(ConfigError::Conflict(format!(
+            "{section}.{name} has no value; set it"
+        )))
+    }
+
+    fn flag(&self, section: &str, name: &str) -> Result<bool, ConfigError> {
+        match self.value(section, name) {
+            Some(Value::Bool(value)) => Ok(*value),
+            _ => self.missing(section, name),
+        }
+    }
+
+    fn number(&self, section: &str, name: &str) -> Result<u64, ConfigError> {
+        match self.value(section, name) {
+            Some(Value::Integer(number)) => Ok(*number),
+            _ => self.missing(section, name),
+        }
+    }
+
+    fn count(&self, section: &str, name: &str) -> Result<usize, ConfigError> {
+        self.bytes(section, name, 1)
+    }
+
+    fn bytes(&self, section: &str, name: &str, unit: u64) -> Result<usize, ConfigError> {
+        let bytes = self
+            .number(section, name)?
+            .checked_mul(unit)
+            .and_then(|bytes| usize::try_from(bytes).ok());
+        bytes.ok_or_else(|| {
+            ConfigError::Conflict(format!(
+                "{section}.{name} is too large for this machine; lower it"
+            ))
+        })
+    }
+
+    fn text(&self, section: &str, name: &str) -> Result<String, ConfigError> {
+        match self.value(section, name) {
+            Some(Value::Text(text)) => Ok(text.clone()),
+            _ => self.missing(section, name),
+        }
+    }
+
+    fn path(&self, section: &str, name: &str) -> Result<Option<PathBuf>, ConfigError> {
+        match self.value(section, name) {
+            Some(Value::Text(text)) if !text.is_empty() => Ok(Some(PathBuf::from(text))),
+            _ => Ok(None),
+        }
+    }
+
+    fn some_path(&self, section: &str, name: &str) -> Result<PathBuf, ConfigError> {
+        match self.path(section, name)? {
+            Some(path) => Ok(path),
+            None => self.missing(section, name),
+        }
+    }
+
+    fn one<T>(
+        &self,
+        section: &str,
+        name: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, ConfigError> {
+        parse(&self.text(section, name)?).map_err(ConfigError::Conflict)
+    }
+
+    fn each<T>(
+        &self,
+        section: &str,
+        name: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Vec<T>, ConfigError> {
+        match self.value(section, name) {
+            Some(Value::List(items)) => items
+                .iter()
+                .map(|item| parse(item))
+                .collect::<Result<_, _>>()
+                .map_err(ConfigError::Conflict),
+            _ => self.missing(section, name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::config::{Flags, keys};
+
+    #[test]
+    fn every_key_of_the_table_is_read_and_no_other() {
+        let flags = Flags {
+            datadir: Some("/d".into()),
+            ..Flags::default()
+        };
+        let settings = Settings::load(&Inputs {
+            flags,
+            ..Inputs::default()
+        })
+        .expect("defaults");
+        let reader = Reader::new(&settings);
+        reader.config().expect("defaults make a configuration");
+        let table: BTreeSet<String> = keys().iter().map(|key| key.full_name()).collect();
+        assert_eq!(
+            *reader.read.borrow(),
+            table,
+            "one field per row of the table"
+        );
+    }
+}

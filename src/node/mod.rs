@@ -1,0 +1,16 @@
+//! L8, the process: configuration, data directory, threads and their queues, start and stop.
+//!
+//! Everything that touches the operating system as a program does is here; what decides is below.
+
+pub mod cli;
+pub mod config;
+pub mod datadir;
+pub mod exit;
+pub mod files;
+pub mod keys;
+pub mod logging;
+pub mod notify;
+pub mod pinning;
+pub mod signals;
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,100 @@
+//! Signals of the process: SIGTERM and SIGINT stop, SIGHUP reloads.
+//!
+//! Job: turn signals into values on a bounded channel. Inputs: the operating system. Outputs: [`Signal`]s.
+//! Never: does anything in a signal handler but wake the thread that waits here.
+
+use std::io;
+use std::thread::JoinHandle;
+
+use crossbeam::channel::{Receiver, TrySendError, bounded};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::{Handle, Signals};
+
+/// Signals that wait to be read. One of each kind is enough: a repeat says nothing new, so when full the new one is dropped.
+const PENDING_COUNT_MAX: usize = 4;
+
+/// What the operator wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Stop in order (SIGTERM, SIGINT).
+    Stop,
+    /// Read the configuration again (SIGHUP).
+    Reload,
+}
+
+impl Signal {
+    fn of_number(number: i32) -> Option<Self> {
+        match number {
+            SIGTERM | SIGINT => Some(Signal::Stop),
+            SIGHUP => Some(Signal::Reload),
+            _ => None,
+        }
+    }
+}
+
+/// Listens for signals until dropped.
+pub struct SignalListener {
+    receiver: Receiver<Signal>,
+    handle: Handle,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl SignalListener {
+    /// Starts to listen, on a thread of its own. From here on SIGTERM, SIGINT and SIGHUP no longer end the process.
+    pub fn start() -> io::Result<Self> {
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+        let handle = signals.handle();
+        let (sender, receiver) = bounded(PENDING_COUNT_MAX);
+        let thread = std::thread::Builder::new().name("signals".into());
+        let thread = thread.spawn(move || {
+            for signal in signals.forever().filter_map(Signal::of_number) {
+                if let Err(TrySendError::Disconnected(_)) = sender.try_send(signal) {
+                    break;
+                }
+            }
+        })?;
+        Ok(SignalListener {
+            receiver,
+            handle,
+            thread: Some(thread),
+        })
+    }
+
+    /// The channel of signals, to wait on with a timeout or in a select.
+    pub fn receiver(&self) -> &Receiver<Signal> {
+        &self.receiver
+    }
+}
+
+impl Drop for SignalListener {
+    fn drop(&mut self) {
+        self.handle.close();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn hangup_reloads_and_a_flood_of_signals_blocks_nothing() {
+        let listener = SignalListener::start().expect("started");
+        for _ in 0..20 {
+            signal_hook::low_level::raise(SIGHUP).expect("raised");
+        }
+        let signal = listener.receiver().recv_timeout(Duration::from_secs(30));
+        assert_eq!(signal, Ok(Signal::Reload), "SIGHUP reloads");
+        signal_hook::low_level::raise(SIGTERM).expect("raised");
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        while let Ok(signal) = listener.receiver().recv_deadline(deadline) {
+            if signal == Signal::Stop {
+                return;
+            }
+        }
+        panic!("SIGTERM asks for a stop");
+    }
+}
