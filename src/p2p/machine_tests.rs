@@ -1,0 +1,217 @@
+//! Stories of two or three peer machines wired by hand.
+
+use super::*;
+use crate::base::time::WallMs;
+
+fn secret(i: u8) -> SecretKey {
+    SecretKey::from_seed(&[i; 32])
+}
+
+fn machine(i: u8, targets: &[&str]) -> Machine {
+    Machine::new(Config {
+        chain: ChainId(Hash([9; 32])),
+        node_key: secret(i).public(),
+        operator: Some((MasternodeId(Hash([i; 32])), secret(i + 100))),
+        agent: "test".into(),
+        supports: Branch(0),
+        endpoint: None,
+        targets: targets.iter().map(|t| t.to_string()).collect(),
+        ping_interval_ms: 1_000,
+        inbound_max: 8,
+        seed: u64::from(i),
+    })
+}
+
+fn at(ms: u64) -> Now {
+    Now {
+        wall: WallMs(ms),
+        mono: MonoUs(ms * 1_000),
+    }
+}
+
+fn link(peer: u64, key: u8, target: Option<usize>) -> Input {
+    let (peer, key) = (PeerId(peer), secret(key).public());
+    Input::Connected(Link {
+        peer,
+        key,
+        target,
+        exporter: [7; 32],
+        address: "a".into(),
+    })
+}
+
+fn sent(effects: &[Effect]) -> Vec<Message> {
+    let message = |e: &Effect| {
+        if let Effect::Send(_, m) = e {
+            Some(m.clone())
+        } else {
+            None
+        }
+    };
+    effects.iter().filter_map(message).collect()
+}
+
+fn operators(of: &[u8]) -> Input {
+    Input::Operators(
+        of.iter()
+            .map(|i| (MasternodeId(Hash([*i; 32])), secret(i + 100).public()))
+            .collect(),
+    )
+}
+
+/// Connects a (dials) to b and carries frames until both are silent; returns the effects of each.
+fn meet(
+    a: &mut Machine,
+    b: &mut Machine,
+    (ka, kb): (u8, u8),
+    now: Now,
+) -> (Vec<Effect>, Vec<Effect>) {
+    let mut fa = a.handle(now, link(1, kb, Some(0)));
+    let mut fb = b.handle(now, link(2, ka, None));
+    let (mut all_a, mut all_b) = (Vec::new(), Vec::new());
+    while !fa.is_empty() || !fb.is_empty() {
+        let (to_b, to_a) = (sent(&fa), sent(&fb));
+        all_a.append(&mut fa);
+        all_b.append(&mut fb);
+        to_b.into_iter()
+            .for_each(|m| fb.extend(b.handle(now, Input::Frame(PeerId(2), m))));
+        to_a.into_iter()
+            .for_each(|m| fa.extend(a.handle(now, Input::Frame(PeerId(1), m))));
+    }
+    (all_a, all_b)
+}
+
+#[test]
+fn two_masternodes_greet_and_prove_their_keys() {
+    let (mut a, mut b) = (machine(1, &["b"]), machine(2, &[]));
+    a.handle(at(0), operators(&[1, 2]));
+    b.handle(at(0), operators(&[1, 2]));
+    let (fa, fb) = meet(&mut a, &mut b, (1, 2), at(0));
+    assert!(
+        fa.contains(&Effect::Masternode(PeerId(1), MasternodeId(Hash([2; 32])))),
+        "{fa:?}"
+    );
+    assert!(fb.contains(&Effect::Masternode(PeerId(2), MasternodeId(Hash([1; 32])))));
+}
+
+#[test]
+fn a_proof_of_another_session_or_direction_is_refused() {
+    let (mut a, mut b) = (machine(1, &["b"]), machine(2, &[]));
+    b.handle(at(0), operators(&[1]));
+    let (fa, _) = meet(&mut a, &mut b, (1, 2), at(0));
+    let proof = sent(&fa)
+        .into_iter()
+        .find(|m| matches!(m, Message::OperatorProof(_)))
+        .unwrap();
+    let mut c = machine(3, &[]);
+    c.handle(at(0), operators(&[1]));
+    c.handle(at(0), link(5, 1, None));
+    let hello = sent(&fa)
+        .into_iter()
+        .find(|m| matches!(m, Message::Hello(_)))
+        .unwrap();
+    c.handle(at(0), Input::Frame(PeerId(5), hello));
+    let out = c.handle(at(0), Input::Frame(PeerId(5), proof));
+    assert!(
+        matches!(out[0], Effect::Close { fault: true, .. }),
+        "P1: a proof is bound to both keys: {out:?}"
+    );
+}
+
+#[test]
+fn before_hello_only_hello_is_read_and_networks_do_not_mix() {
+    let mut a = machine(1, &[]);
+    a.handle(at(0), link(1, 2, None));
+    let out = a.handle(
+        at(0),
+        Input::Frame(PeerId(1), Message::Ping(Status::default())),
+    );
+    assert!(matches!(out[0], Effect::Close { fault: true, .. }), "P1");
+    let mut b = machine(2, &[]);
+    b.config.chain = ChainId(Hash([8; 32]));
+    let mut c = machine(3, &["b"]);
+    let (_, fb) = meet(&mut c, &mut b, (3, 2), at(0));
+    assert!(
+        fb.iter()
+            .any(|e| matches!(e, Effect::Close { fault: false, .. })),
+        "another network is no fault"
+    );
+    assert!(!fb.iter().any(|e| matches!(e, Effect::Up(..))));
+}
+
+#[test]
+fn both_ends_keep_the_same_of_two_connections() {
+    let (mut a, mut b) = (machine(1, &["b"]), machine(2, &["a"]));
+    meet(&mut a, &mut b, (1, 2), at(0));
+    let first_stays_at_a = secret(1).public() < secret(2).public();
+    // Now b's dial arrives as well: peer 3 at a, peer 4 at b.
+    let hello = |m: &mut Machine, l: Input| sent(&m.handle(at(1), l))[0].clone();
+    let from_b = hello(&mut b, link(4, 1, Some(0)));
+    let from_a = hello(&mut a, link(3, 2, None));
+    let out_a = a.handle(at(1), Input::Frame(PeerId(3), from_b));
+    let out_b = b.handle(at(1), Input::Frame(PeerId(4), from_a));
+    let closed = |out: &[Effect]| {
+        out.iter().find_map(|e| {
+            if let Effect::Close { peer, .. } = e {
+                Some(*peer)
+            } else {
+                None
+            }
+        })
+    };
+    let (a_closed, b_closed) = (closed(&out_a).unwrap(), closed(&out_b).unwrap());
+    let expect = if first_stays_at_a {
+        (PeerId(3), PeerId(4))
+    } else {
+        (PeerId(1), PeerId(2))
+    };
+    assert_eq!(
+        (a_closed, b_closed),
+        expect,
+        "P1: the one dialled by the lower node key stays, on both ends"
+    );
+}
+
+#[test]
+fn silent_peers_are_closed_and_targets_dialled_again_with_backoff() {
+    let mut a = machine(1, &["b"]);
+    let first = a.handle(at(0), Input::Tick);
+    assert_eq!(first, vec![Effect::Dial(0, "b".into())]);
+    let mut waits = Vec::new();
+    let mut now = 0;
+    for _ in 0..12 {
+        a.handle(at(now), Input::DialFailed(0));
+        let next = a.deadline().unwrap().0 / 1_000;
+        waits.push(next - now);
+        now = next + 1;
+        assert_eq!(
+            a.handle(at(now), Input::Tick),
+            vec![Effect::Dial(0, "b".into())]
+        );
+    }
+    assert!(
+        waits[0] < 250 && waits[11] >= BACKOFF_CAP_MS && waits[11] < BACKOFF_CAP_MS + 200,
+        "{waits:?}"
+    );
+    a.handle(at(now), link(1, 2, Some(0)));
+    let out = a.handle(at(now + HELLO_TIMEOUT_MS), Input::Tick);
+    assert!(
+        matches!(out[0], Effect::Close { fault: false, .. }),
+        "no Hello in time: {out:?}"
+    );
+}
+
+#[test]
+fn dead_peers_are_noticed_by_unanswered_pings() {
+    let (mut a, mut b) = (machine(1, &["b"]), machine(2, &[]));
+    meet(&mut a, &mut b, (1, 2), at(0));
+    let down = loop {
+        let now = a.deadline().unwrap().0 / 1_000;
+        let out = a.handle(at(now), Input::Tick);
+        if out.contains(&Effect::Down(PeerId(1))) {
+            break now;
+        }
+        assert!(now < 60_000, "B2: dead after 3 missed pings");
+    };
+    assert!(down >= 3_000, "not before three pings were missed: {down}");
+}
