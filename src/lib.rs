@@ -9,4 +9,5 @@ pub mod base;
 pub mod crypto;
 pub mod node;
 pub mod p2p;
+pub mod net;
 pub mod types;
