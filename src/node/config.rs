@@ -17,10 +17,9 @@ pub use keys::{Fallback, KeySpec, Kind, SECTIONS, keys};
 pub use load::{ConfigError, Flags, Inputs, Settings, Source};
 pub use render::{example, packaged_example, print_config};
 pub use typed::{
-    Config, Limits, Log, LogFormat, Masternode, Mempool, Network, Node, P2p, Rpc, Storage, Sync,
-    SyncVerify, Threads, Wallet,
+    Config, Limits, Log, LogFormat, Masternode, Mempool, Node, P2p, Rpc, Storage, Sync, SyncVerify,
+    Threads, Wallet, http_port, p2p_port,
 };
-pub(crate) use value::parse_hex32;
 pub use value::{Checkpoint, Endpoint, RpcUser, Value};
 
 #[cfg(test)]

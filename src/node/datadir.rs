@@ -15,6 +15,7 @@ use rustix::fs::{FlockOperation, flock, statvfs};
 use super::exit::Exit;
 use super::files::{FileError, private_directory, write_private};
 use super::keys::{KeyError, random_seed};
+use crate::base::hex;
 
 /// User name that goes with the cookie.
 pub const COOKIE_USER: &str = "__cookie__";
@@ -204,10 +205,7 @@ impl DataDir {
 
     /// Writes a fresh cookie (mode 0600) and answers its password; the user name is [`COOKIE_USER`].
     pub fn write_cookie(&self) -> Result<String, DataDirError> {
-        let password: String = random_seed()?
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let password = hex::encode(random_seed()?.as_slice());
         write_private(
             &self.cookie(),
             format!("{COOKIE_USER}:{password}").as_bytes(),
@@ -265,7 +263,7 @@ pub struct OperatorLock {
 /// Takes an operator key for this process: an abstract unix socket named by the key's hash, which the kernel frees when the process
 /// ends however it ends. `key_hash` is any 32-byte name of the key. Taken: exit 69.
 pub fn lock_operator_key(key_hash: &[u8; 32]) -> Result<OperatorLock, DataDirError> {
-    let name: String = key_hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let name = hex::encode(key_hash);
     let bound = SocketAddr::from_abstract_name(format!("timecoin-operator-{name}"))
         .and_then(|address| UnixListener::bind_addr(&address));
     match bound {

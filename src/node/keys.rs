@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::config::parse_hex32;
 use super::exit::Exit;
 use super::files::{FileError, read_private, write_private};
+use crate::base::hex;
 
 /// Largest key file, in bytes: a comment and two short lines.
 const KEY_FILE_SIZE_MAX: u64 = 1_024;
@@ -107,17 +107,9 @@ pub fn save_new(path: &Path, kind: KeyKind, seed: &Seed) -> Result<(), KeyError>
     if path.symlink_metadata().is_ok() {
         return Err(KeyError::Exists(path.to_owned()));
     }
-    let mut text = Zeroizing::new(String::with_capacity(KEY_FILE_SIZE_MAX as usize));
-    text.push_str(kind.warning());
-    text.push('\n');
-    text.push_str(kind.word());
-    text.push_str(" = ");
-    for byte in seed.iter() {
-        for digit in [byte >> 4, byte & 15] {
-            text.extend(char::from_digit(u32::from(digit), 16));
-        }
-    }
-    text.push('\n');
+    let digits = Zeroizing::new(hex::encode(seed.as_slice()));
+    let text = [kind.warning(), "\n", kind.word(), " = ", &digits, "\n"].concat();
+    let text = Zeroizing::new(text);
     Ok(write_private(path, text.as_bytes())?)
 }
 
@@ -141,11 +133,11 @@ fn parse(text: &str, kind: KeyKind) -> Option<Seed> {
         .lines()
         .map(str::trim)
         .filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let (word, hex) = lines.next()?.split_once('=')?;
+    let (word, digits) = lines.next()?.split_once('=')?;
     if word.trim() != kind.word() || lines.next().is_some() {
         return None;
     }
-    parse_hex32(hex.trim()).map(Zeroizing::new)
+    hex::decode_array(digits.trim()).ok().map(Zeroizing::new)
 }
 
 #[cfg(test)]

@@ -5,10 +5,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Network;
 use super::keys::{Fallback, KeySpec, keys};
 use super::load::{ConfigError, Settings, Source};
+use super::typed::{http_port, p2p_port};
 use super::value::Value;
+use crate::types::address::Network;
 
 /// `~/.timecoin/NETWORK`.
 pub(super) fn default_datadir(home: &Path, network: &str) -> PathBuf {
@@ -35,12 +36,8 @@ pub(super) fn network(settings: &Settings) -> Result<Network, ConfigError> {
         Some((Value::Text(name), _)) => name.as_str(),
         _ => "",
     };
-    Network::ALL
-        .into_iter()
-        .find(|network| network.name() == name)
-        .ok_or_else(|| {
-            ConfigError::Conflict(format!("node.network: there is no network \"{name}\""))
-        })
+    name.parse()
+        .map_err(|error| ConfigError::Conflict(format!("node.network: {error}")))
 }
 
 fn derive(
@@ -64,10 +61,10 @@ fn derive(
         ("node", "genesis") => under_datadir("genesis.toml").map(text),
         ("p2p", "bind") if dev => Some(Value::List(vec![format!(
             "127.0.0.1:{}",
-            network.p2p_port()
+            p2p_port(network)
         )])),
         ("p2p", "bind") => {
-            let port = network.p2p_port();
+            let port = p2p_port(network);
             Some(Value::List(vec![
                 format!("0.0.0.0:{port}"),
                 format!("[::]:{port}"),
@@ -76,7 +73,7 @@ fn derive(
         ("p2p", "ping_interval_ms") => number(1_000, 5_000),
         ("rpc", "bind") => Some(Value::List(vec![format!(
             "127.0.0.1:{}",
-            network.http_port()
+            http_port(network)
         )])),
         ("rpc", "rate_anonymous") => number(0, 100),
         ("rpc", "rate_user") => number(0, 10_000),

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::{Config, Flags, Inputs, Network, Settings, example, packaged_example, print_config};
+use super::{Config, Flags, Inputs, Settings, example, packaged_example, print_config};
 use crate::node::testing::TempDir;
+use crate::types::address::Network;
 
 /// Loads `text` as DIR/timed.toml, with these variables and flags.
 fn load(

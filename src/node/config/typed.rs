@@ -11,44 +11,20 @@ use std::path::PathBuf;
 use super::cores::CoreSet;
 use super::load::{ConfigError, Inputs, Settings};
 use super::value::{Checkpoint, Endpoint, RpcUser, Value, parse_address, parse_user_methods};
+use crate::types::address::Network;
 
-/// The networks, with the numbers that people type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Network {
-    /// The main network.
-    Main,
-    /// The public test network.
-    Test,
-    /// A network of one's own.
-    Dev,
+/// Default port for peers.
+pub fn p2p_port(network: Network) -> u16 {
+    match network {
+        Network::Main => 24_100,
+        Network::Test => 24_200,
+        Network::Dev => 24_300,
+    }
 }
 
-impl Network {
-    /// All networks.
-    pub const ALL: [Network; 3] = [Network::Main, Network::Test, Network::Dev];
-
-    /// `main`, `test` or `dev`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Network::Main => "main",
-            Network::Test => "test",
-            Network::Dev => "dev",
-        }
-    }
-
-    /// Default port for peers.
-    pub fn p2p_port(self) -> u16 {
-        match self {
-            Network::Main => 24_100,
-            Network::Test => 24_200,
-            Network::Dev => 24_300,
-        }
-    }
-
-    /// Default port for JSON-RPC, metrics and health: the one after the P2P port.
-    pub fn http_port(self) -> u16 {
-        self.p2p_port() + 1
-    }
+/// Default port for JSON-RPC, metrics and health: the one after the P2P port.
+pub fn http_port(network: Network) -> u16 {
+    p2p_port(network) + 1
 }
 
 /// `[node]`

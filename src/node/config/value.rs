@@ -9,6 +9,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 
 use super::cores::CoreSet;
 use super::keys::Kind;
+use crate::base::hex;
 
 /// Longest `HOST:PORT`, in bytes: an endpoint of the registry holds no more.
 pub const ENDPOINT_SIZE_MAX: usize = 64;
@@ -257,7 +258,7 @@ impl RpcUser {
         let wrong = || "a user is not NAME:SALT$HASH, as time-cli rpcauth prints it".to_owned();
         let (name, rest) = text.split_once(':').ok_or_else(wrong)?;
         let (salt, hash) = rest.split_once('$').ok_or_else(wrong)?;
-        let hash = parse_hex32(hash).ok_or_else(wrong)?;
+        let hash = hex::decode_array(hash).map_err(|_| wrong())?;
         if name.is_empty() || salt.is_empty() {
             return Err(wrong());
         }
@@ -296,7 +297,7 @@ impl Checkpoint {
     pub fn parse(text: &str) -> Result<Self, String> {
         let parts = text
             .split_once(':')
-            .and_then(|(height, id)| Some((height.parse().ok()?, parse_hex32(id)?)));
+            .and_then(|(height, id)| Some((height.parse().ok()?, hex::decode_array(id).ok()?)));
         match parts {
             Some((height, id)) => Ok(Checkpoint { height, id }),
             None => Err(format!(
@@ -304,20 +305,6 @@ impl Checkpoint {
             )),
         }
     }
-}
-
-/// Reads exactly 64 hexadecimal digits.
-pub(crate) fn parse_hex32(text: &str) -> Option<[u8; 32]> {
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    let mut bytes = [0u8; 32];
-    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        let high = char::from(pair[0]).to_digit(16)?;
-        let low = char::from(pair[1]).to_digit(16)?;
-        *byte = u8::try_from(high * 16 + low).ok()?;
-    }
-    Some(bytes)
 }
 
 /// The known name nearest to `wrong`, if one is near enough to be a slip: at most a third of its letters changed.
