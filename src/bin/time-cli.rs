@@ -1,1 +1,3 @@
+//! `time-cli`, the command-line client.
+
 fn main() {}

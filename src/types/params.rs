@@ -214,6 +214,12 @@ impl Params {
                 "delay + precision must stay above timeout_propose in every round",
             );
         }
+        self.check_counts()
+    }
+
+    /// The part of [`Params::check`] that is not about time.
+    fn check_counts(&self) -> Result<(), ParamsError> {
+        let fail = |name, rule| Err(ParamsError { name, rule });
         if self.max_validators == 0 || self.max_validators > limits::VALIDATOR_COUNT_MAX as u64 {
             return fail("max_validators", "must be between 1 and 512");
         }
