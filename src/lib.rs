@@ -7,7 +7,7 @@
 #![forbid(unused_must_use)]
 pub mod base;
 pub mod crypto;
+pub mod net;
 pub mod node;
 pub mod p2p;
-pub mod net;
 pub mod types;

@@ -107,7 +107,7 @@ const BANS: &[Ban] = &[
     ban(
         "mpsc::channel(",
         Where::Everywhere,
-        true,
+        false,
         "every queue is bounded",
     ),
     ban(

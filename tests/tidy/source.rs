@@ -160,12 +160,25 @@ impl Source {
             Some((folder, "mod" | "lib")) => folder,
             _ => path,
         };
-        let pairs = self.code.iter().zip(self.code.iter().skip(1));
-        pairs
-            .filter(|(first, _)| first.trim() == "#[cfg(test)]")
-            .filter_map(|(_, second)| second.trim().strip_suffix(';')?.rsplit_once("mod "))
-            .map(|(_, name)| format!("{folder}/{name}"))
-            .collect()
+        let mut found = Vec::new();
+        for (index, line) in self.code.iter().enumerate() {
+            if line.trim() != "#[cfg(test)]" {
+                continue;
+            }
+            let following = self.code.iter().zip(self.raw.lines()).skip(index + 1);
+            let attributes = following.take_while(|(code, _)| code.trim().starts_with("#["));
+            let file = attributes
+                .filter_map(|(_, raw)| raw.trim().strip_prefix("#[path = \"")?.strip_suffix("\"]"));
+            if let Some(file) = file.last() {
+                let beside = self.path.rsplit_once('/').map_or("", |(beside, _)| beside);
+                found.push(format!("{beside}/{}", file.trim_end_matches(".rs")));
+            } else if let Some(declared) = self.code.get(index + 1)
+                && let Some((_, name)) = declared.trim().trim_end_matches(';').rsplit_once("mod ")
+            {
+                found.push(format!("{folder}/{name}"));
+            }
+        }
+        found
     }
 }
 
