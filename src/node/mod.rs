@@ -9,6 +9,8 @@ pub mod exit;
 pub mod files;
 pub mod keys;
 pub mod logging;
+#[cfg(test)]
+mod manual;
 pub mod notify;
 pub mod pinning;
 pub mod signals;
