@@ -6,6 +6,7 @@
 //! then the parts that touch the world: `storage`, `net`, `wallet`, `rpc` and `node`. ARCHITECTURE.md is the map.
 #![forbid(unused_must_use)]
 pub mod base;
+pub mod consensus;
 pub mod crypto;
 pub mod net;
 pub mod node;

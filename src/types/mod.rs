@@ -10,6 +10,7 @@ pub mod genesis;
 pub mod ids;
 pub mod masternode;
 pub mod params;
+pub mod polka;
 pub mod transaction;
 pub mod validators;
 pub mod vote;
