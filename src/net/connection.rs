@@ -44,6 +44,8 @@ pub(super) struct Connection {
     /// When it was accepted or dialled.
     started: Instant,
     pub paused: bool,
+    /// The peer will send nothing more: read to the very end.
+    pub half_closed: bool,
     pub readable: bool,
     pub writable: bool,
     pub in_read_list: bool,
@@ -94,6 +96,7 @@ impl Connection {
             session,
             started: now,
             paused: false,
+            half_closed: false,
             // A fresh socket has no edge to wait for: trying costs one call.
             readable: true,
             writable: true,
@@ -130,6 +133,8 @@ impl Connection {
                 Ok(0) => return Got::End(CloseReason::Peer),
                 Ok(count) => {
                     self.bytes_in += count as u64;
+                    // A short read has emptied the socket; more bytes, or the end, make a new edge (see epoll(7)).
+                    self.readable = count == scratch.len() || self.half_closed;
                     return Got::Bytes(count);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {

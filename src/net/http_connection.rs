@@ -131,6 +131,8 @@ impl HttpConnection {
                 Ok(0) => return Want::Close,
                 Ok(count) => {
                     budget = budget.saturating_sub(count);
+                    // As for peers: a short read has emptied the socket, unless its end is already there.
+                    self.readable = count == scratch.len() || self.half_closed;
                     match &mut self.state {
                         State::Lingering { discarded } => {
                             *discarded += count;
@@ -210,7 +212,8 @@ impl HttpConnection {
         true
     }
 
-    /// Writes what there is. After a complete answer the connection reads on (`Turn`), or lingers.
+    /// Writes what there is. After a complete answer the connection lingers, or reads on: `Turn` when
+    /// there is something to read.
     pub fn write_turn(&mut self, now: Instant) -> Want {
         let mut budget = TURN_BYTES;
         while !self.out.is_empty() {
@@ -239,7 +242,12 @@ impl HttpConnection {
         }
         self.out.release();
         match self.state {
-            State::Writing { keep_alive: true } => self.enter(State::Reading, now),
+            State::Writing { keep_alive: true } => {
+                self.enter(State::Reading, now);
+                if !self.readable && !self.parser.has_input() {
+                    return Want::Rest;
+                }
+            }
             State::Writing { keep_alive: false } => {
                 if self.half_closed || self.stream.shutdown(Shutdown::Write).is_err() {
                     return Want::Close;

@@ -441,6 +441,7 @@ impl Io {
                 };
                 connection.readable |= readable;
                 connection.writable |= writable;
+                connection.half_closed |= event.is_read_closed() || event.is_error();
             }
             Place::Http(key) => {
                 let Some(connection) = self.http.get_mut(key) else {

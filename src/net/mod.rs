@@ -15,16 +15,22 @@ mod admission;
 mod config;
 mod connection;
 mod frame;
+#[cfg(test)]
+mod frame_tests;
 mod handler;
 mod http;
 mod http_connection;
 mod http_response;
+#[cfg(test)]
+mod http_tests;
 mod io;
 pub mod limits;
 mod outbound;
 mod place;
 mod reactor;
 mod session;
+#[cfg(test)]
+mod session_tests;
 mod slab;
 mod socket;
 mod timers;

@@ -54,6 +54,8 @@ struct Listener {
     ready: bool,
     /// Out of file descriptors: try again then.
     retry_at: Option<Instant>,
+    /// That was said in the log; it is said again only after it has worked in between.
+    complained: bool,
 }
 
 /// The net thread's machine. Build it on any thread, [`Reactor::run`] it on its own.
@@ -92,6 +94,7 @@ impl Reactor {
                 is_http,
                 ready: true,
                 retry_at: None,
+                complained: false,
             });
         }
         let io = Io::new(config, poll.registry().try_clone()?, Instant::now());
@@ -249,8 +252,13 @@ impl Reactor {
                     break;
                 }
                 match listener.socket.accept() {
-                    Ok((stream, remote)) if listener.is_http => self.io.admit_http(stream, remote),
-                    Ok((stream, remote)) => self.io.admit_peer(stream, remote),
+                    Ok((stream, remote)) => {
+                        listener.complained = false;
+                        match listener.is_http {
+                            true => self.io.admit_http(stream, remote),
+                            false => self.io.admit_peer(stream, remote),
+                        }
+                    }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         listener.ready = false
                     }
@@ -259,9 +267,11 @@ impl Reactor {
                         // Out of file descriptors or memory. The edge is not repeated, so the listener stays ready.
                         self.io.counters.accept_errors += 1;
                         listener.retry_at = Some(now + ACCEPT_PAUSE);
-                        log::warn!(
-                            "cannot accept connections: {error}; raise the limit of open files"
-                        );
+                        if !std::mem::replace(&mut listener.complained, true) {
+                            log::warn!(
+                                "cannot accept connections: {error}; raise the limit of open files"
+                            );
+                        }
                     }
                 }
             }
