@@ -119,6 +119,7 @@ impl<K: Copy + PartialEq> Admission<K> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::reactor::any_instant;
     use super::*;
     use std::time::Duration;
 
@@ -152,7 +153,7 @@ mod tests {
 
     #[test]
     fn one_group_cannot_take_all_handshakes() {
-        let now = Instant::now();
+        let now = any_instant();
         let mut admission = Admission::new(BTreeSet::new());
         for key in 0..HANDSHAKES_PER_GROUP_MAX {
             assert_eq!(admission.judge(ip("10.0.0.1"), now), Admit::Yes);
@@ -178,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_stalled_handshake_gives_way_and_a_fresh_one_does_not() {
-        let now = Instant::now();
+        let now = any_instant();
         let mut admission = Admission::new(BTreeSet::new());
         for key in 0..HANDSHAKES_MAX {
             admission.start(key, IpAddr::from([10, 0, key as u8, 1]), now);
@@ -194,7 +195,7 @@ mod tests {
 
     #[test]
     fn exempt_addresses_know_no_group_bound_but_the_total() {
-        let now = Instant::now();
+        let now = any_instant();
         let mut admission = Admission::new(BTreeSet::from([ip("10.0.0.1")]));
         for key in 0..HANDSHAKES_MAX {
             assert_eq!(admission.judge(ip("10.0.0.1"), now), Admit::Yes);

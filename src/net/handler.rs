@@ -198,7 +198,7 @@ pub trait Handler {
     fn on_http(&mut self, io: &mut Io, request: HttpRequest);
     /// The client of an unanswered request went away; its token reaches nothing any more.
     fn on_http_gone(&mut self, io: &mut Io, token: HttpToken);
-    /// Another thread called [`super::WakeHandle::wake`]: drain the queues that feed net.
+    /// Another thread called [`super::WakeHandle::wake`], or the loop starts: drain the queues that feed net.
     fn on_wake(&mut self, io: &mut Io);
     /// The time given to [`Io::set_deadline`] has come; it is unset now.
     fn on_deadline(&mut self, io: &mut Io);

@@ -107,7 +107,7 @@ impl Reactor {
             listeners,
             wake: wake.clone(),
             scratch,
-            woken: false,
+            woken: true,
         };
         Ok((reactor, wake))
     }
@@ -129,9 +129,10 @@ impl Reactor {
         }
     }
 
-    /// Runs until `stop` is set (and the thread woken). `on_loop` is called after every turn. At the end what is queued
+    /// Runs until `stop` is set (and the thread woken). `on_wake` is called once at the start, whoever woke us or not, so
+    /// that the handler can begin with what it finds (dial its peers). `on_loop` is called after every turn. At the end what is queued
     /// gets one attempt to leave; the handler is told nothing more.
-    pub fn run<H: Handler>(
+    pub fn run<H: Handler + ?Sized>(
         &mut self,
         handler: &mut H,
         stop: &AtomicBool,
@@ -211,7 +212,7 @@ impl Reactor {
         count
     }
 
-    fn turn<H: Handler>(&mut self, handler: &mut H) {
+    fn turn<H: Handler + ?Sized>(&mut self, handler: &mut H) {
         self.accept();
         for place in std::mem::take(&mut self.io.to_read) {
             match place {
@@ -279,7 +280,7 @@ impl Reactor {
     }
 
     /// Reads from one peer until nothing is left or its portion of the turn is used up.
-    fn read_peer<H: Handler>(&mut self, handler: &mut H, key: Key) {
+    fn read_peer<H: Handler + ?Sized>(&mut self, handler: &mut H, key: Key) {
         let id = ConnId(key);
         let place = Place::Conn(key);
         let mut budget = TURN_BYTES;
@@ -328,7 +329,7 @@ impl Reactor {
     }
 
     /// Hands up the complete frames of a connection, until it is paused or gone.
-    fn deliver<H: Handler>(&mut self, handler: &mut H, id: ConnId) {
+    fn deliver<H: Handler + ?Sized>(&mut self, handler: &mut H, id: ConnId) {
         loop {
             let Some(connection) = self.io.conns.get_mut(id.0) else {
                 return;
@@ -350,7 +351,7 @@ impl Reactor {
     }
 
     /// TLS is finished: who is it?
-    fn connected<H: Handler>(&mut self, handler: &mut H, key: Key) {
+    fn connected<H: Handler + ?Sized>(&mut self, handler: &mut H, key: Key) {
         let Some(connection) = self.io.conns.get_mut(key) else {
             return;
         };
@@ -383,7 +384,7 @@ impl Reactor {
         handler.on_connected(&mut self.io, ConnId(key), &info);
     }
 
-    fn read_http<H: Handler>(&mut self, handler: &mut H, key: Key) {
+    fn read_http<H: Handler + ?Sized>(&mut self, handler: &mut H, key: Key) {
         let now = self.io.now;
         let place = Place::Http(key);
         let Some(connection) = self.io.http.get_mut(key) else {
@@ -482,7 +483,7 @@ impl Reactor {
     }
 
     /// Tells the handler what has happened. What its own verbs cause now is told in the next turn: no endless loop.
-    fn call_back<H: Handler>(&mut self, handler: &mut H) {
+    fn call_back<H: Handler + ?Sized>(&mut self, handler: &mut H) {
         for _ in 0..self.io.callbacks.len() {
             match self.io.callbacks.pop_front() {
                 Some(Callback::Closed(conn, reason)) => {
@@ -496,4 +497,10 @@ impl Reactor {
             }
         }
     }
+}
+
+/// Some instant, for tests of modules that may not read the clock.
+#[cfg(test)]
+pub(super) fn any_instant() -> Instant {
+    Instant::now()
 }

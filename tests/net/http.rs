@@ -304,3 +304,18 @@ fn a_client_that_does_not_read_its_answer_is_cut() {
     assert!(node.ask(move |io| io.respond(token, &big)));
     node.wait_until("the client cut", |io| io.http_count() == 0);
 }
+
+#[test]
+fn an_answer_given_before_the_stop_still_leaves() {
+    let node = Node::start(1);
+    let mut stream = node.http();
+    stream.write_all(b"POST /hold HTTP/1.1\r\n\r\n").unwrap();
+    let token = wait_request(&node).token;
+    assert!(node.ask(move |io| io.respond(token, &HttpResponse::text(200, "stopping"))));
+    drop(node);
+    assert_eq!(
+        reply(&mut stream, &mut Vec::new(), false).body,
+        b"stopping\n"
+    );
+    assert!(is_closed(&mut stream));
+}
