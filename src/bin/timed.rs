@@ -1,5 +1,6 @@
 //! `timed`, the node.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use timecoin::node::cli::{self, Command, Parsed};
@@ -16,7 +17,7 @@ fn main() -> ExitCode {
     };
     match cli::parse(&arguments) {
         Ok(Parsed::Text(text)) => {
-            print!("{text}");
+            print(&text);
             Exit::Success.into()
         }
         Ok(Parsed::Run(invocation)) => {
@@ -27,11 +28,11 @@ fn main() -> ExitCode {
             match (Config::from_settings(&settings), invocation.command) {
                 (Err(error), _) => fail(&error.to_string(), error.exit()),
                 (Ok(_), Command::PrintConfig) => {
-                    print!("{}", print_config(&settings));
+                    print(&print_config(&settings));
                     Exit::Success.into()
                 }
                 (Ok(_), Command::CheckConfig) => {
-                    println!("the configuration is valid");
+                    print("the configuration is valid\n");
                     Exit::Success.into()
                 }
                 (Ok(_), _) => fail("this build only checks configurations", Exit::Internal),
@@ -39,6 +40,11 @@ fn main() -> ExitCode {
         }
         Err(error) => fail(&error.to_string(), error.exit()),
     }
+}
+
+/// Writes data to standard output. A reader that has gone away is no failure.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 /// Says on standard error why the program ends.

@@ -196,6 +196,19 @@ impl Settings {
             .map(|(_, value)| value)
     }
 
+    /// Keys whose values differ from those of `other`: what a reload changes, or would if the key were reloadable.
+    pub fn differences(&self, other: &Settings) -> Vec<&'static KeySpec> {
+        let value = |settings: &Settings, key: &KeySpec| {
+            settings
+                .get(key.section, key.name)
+                .map(|(value, _)| value.clone())
+        };
+        keys()
+            .iter()
+            .filter(|key| value(self, key) != value(other, key))
+            .collect()
+    }
+
     /// Gives `key` a value, checked; a relative path from a file is taken from the file's own directory.
     pub(super) fn set(
         &mut self,

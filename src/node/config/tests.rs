@@ -266,6 +266,27 @@ fn method_lists_belong_to_users() {
 }
 
 #[test]
+fn a_reload_knows_what_changed() {
+    let dir = TempDir::new("config");
+    let old = load(&dir, "[rpc]\nworkers = 2\n", &[], Flags::default()).expect("valid");
+    let text = "[rpc]\nworkers = 3\n[log]\nlevel = \"warn\"\n";
+    let new = load(&dir, text, &[], Flags::default()).expect("valid");
+    let changed: Vec<(String, bool)> = new
+        .differences(&old)
+        .into_iter()
+        .map(|key| (key.full_name(), key.reloadable))
+        .collect();
+    assert_eq!(
+        changed,
+        [
+            ("rpc.workers".to_owned(), false),
+            ("log.level".to_owned(), true)
+        ],
+        "a key set to its default has not changed; one that needs a restart is told apart"
+    );
+}
+
+#[test]
 fn printed_configuration_reads_back_the_same() {
     let dir = TempDir::new("config");
     let text = "[node]\nnetwork = \"dev\"\n[p2p]\npeers = [\"a.example:1\", \"[::1]:2\"]\n[threads]\nnet = \"0-2\"\n";
