@@ -11,4 +11,5 @@ pub mod crypto;
 pub mod net;
 pub mod node;
 pub mod p2p;
+pub mod storage;
 pub mod types;
