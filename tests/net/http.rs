@@ -267,7 +267,8 @@ fn a_client_that_goes_away_before_its_answer_is_reported() {
 #[test]
 fn slow_and_idle_clients_are_cut() {
     let short = Duration::from_millis(50);
-    let cases: [(&[u8], fn(&mut Timeouts) -> &mut Duration, u64); 3] = [
+    type Pick = fn(&mut Timeouts) -> &mut Duration;
+    let cases: [(&[u8], Pick, u64); 3] = [
         (b"", |timeouts| &mut timeouts.http_idle, 0),
         (b"GET / HT", |timeouts| &mut timeouts.http_head, 1),
         (
