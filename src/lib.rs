@@ -5,9 +5,11 @@
 //! stored), `ledger` (may this coin move?), `consensus`, `p2p` and `sync` (pure machines), `replica` (one node's brain),
 //! then the parts that touch the world: `storage`, `net`, `wallet`, `rpc` and `node`. ARCHITECTURE.md is the map.
 #![forbid(unused_must_use)]
+
 pub mod base;
 pub mod consensus;
 pub mod crypto;
+pub mod ledger;
 pub mod net;
 pub mod node;
 pub mod p2p;

@@ -46,6 +46,23 @@ impl LtHash {
             *lane = lane.wrapping_sub(*x);
         }
     }
+    /// Adds one element, given as in [`LtHash::of`], without allocating.
+    pub fn add_element(&mut self, element: &[u8]) {
+        self.change(element, u16::wrapping_add);
+    }
+    /// Removes one element, given as in [`LtHash::of`], without allocating.
+    pub fn subtract_element(&mut self, element: &[u8]) {
+        self.change(element, u16::wrapping_sub);
+    }
+    fn change(&mut self, element: &[u8], operation: impl Fn(u16, u16) -> u16) {
+        let mut bytes = [0; LANE_BYTES];
+        Hasher::new(Domain::CoinLanes)
+            .update(element)
+            .fill(&mut bytes);
+        for (lane, pair) in self.0.iter_mut().zip(bytes.chunks_exact(2)) {
+            *lane = operation(*lane, u16::from_le_bytes([pair[0], pair[1]]));
+        }
+    }
     /// Little-endian lanes.
     pub fn to_bytes(&self) -> [u8; LANE_BYTES] {
         let mut out = [0; LANE_BYTES];
@@ -81,6 +98,9 @@ mod tests {
         assert_eq!(a, b, "L11: a set has one digest");
         elements.iter().skip(1).for_each(|e| a.subtract(e));
         assert_eq!(a, elements[0]);
+        a.add_element(&[7]);
+        a.subtract_element(&[0]);
+        assert_eq!(a, LtHash::of(&[7]), "in place as by addition");
         assert_eq!(LtHash::from_bytes(&a.to_bytes()), a);
         assert_ne!(a.digest(), LtHash::default().digest());
     }

@@ -1,0 +1,26 @@
+//! L3: may this coin move, and what is the ledger after this block? Pure functions of coins, state and block: no clock, no
+//! local configuration, no order that is not in the data (L12). Signatures are never verified here: the checks that
+//! remain are returned to the caller.
+//!
+//! Inputs: a [`coins::CoinView`], a [`state::State`], a block or transaction. Outputs: [`apply::Applied`], which changes
+//! nothing until somebody commits it.
+
+pub mod apply;
+pub mod check;
+pub mod coins;
+pub mod decided;
+pub mod leader;
+pub(crate) mod registration;
+pub mod registry;
+pub mod rewards;
+pub(crate) mod slot;
+pub mod slots;
+pub mod state;
+pub mod undo;
+pub mod utxo;
+pub(crate) mod work;
+
+#[cfg(test)]
+pub(crate) mod testkit;
+#[cfg(test)]
+mod tests;
