@@ -22,7 +22,7 @@ pub const SECTIONS: [(&str, &str); 11] = [
     ("sync", "Catching up with the chain."),
     ("wallet", "The wallets of this node."),
     ("log", "What is written to standard error."),
-    ("limits", "Bounds on what peers may make this node hold."),
+    ("limits", "Bounds of this process as a whole."),
 ];
 
 /// The form of a value.
@@ -205,7 +205,7 @@ pub fn keys() -> &'static [KeySpec] {
     &KEYS
 }
 
-static KEYS: [KeySpec; 47] = [
+static KEYS: [KeySpec; 36] = [
     value("node", "network", Kind::Choice(&["main", "test", "dev"]), "\"main\"")
         .help("The network. main and test need a genesis file; dev makes its own when the data directory is empty."),
     derived("node", "datadir", Kind::Path, "~/.timecoin/NETWORK")
@@ -220,16 +220,10 @@ static KEYS: [KeySpec; 47] = [
         .help("Nodes to stay connected to. A reload connects to the ones added."),
     number("p2p", "max_inbound", (0, 4_096), "61", "connections")
         .help("Accepted connections that are not from masternodes of the set."),
-    number("p2p", "max_outbound", (0, 256), "16", "connections")
-        .help("Connections made that are not to masternodes of the set."),
-    number("p2p", "max_handshakes", (1, 4_096), "64", "connections")
-        .help("Connections that may be in their handshake at once; more are closed."),
     number("p2p", "handshake_timeout_ms", (100, 60_000), "5000", "ms")
         .help("A handshake that takes longer is closed."),
     derived("p2p", "ping_interval_ms", Kind::Integer { min: 100, max: 60_000 }, "5000; on dev 1000").unit("ms")
         .help("Time between pings. A peer that misses three is taken for dead."),
-    number("p2p", "reconnect_max_ms", (100, 600_000), "30000", "ms")
-        .help("Longest pause between attempts to reach a configured peer; the first is 100 ms and doubles."),
     derived("rpc", "bind", Kind::Addresses, "127.0.0.1 and the network's HTTP port")
         .help("Addresses of the HTTP port. It speaks plain HTTP: put a TLS proxy before it rather than open it to a network."),
     value("rpc", "users", Kind::Users, "[]").reloads()
@@ -240,22 +234,16 @@ static KEYS: [KeySpec; 47] = [
         .help("Threads that answer reads, so that a heavy query never delays a vote."),
     number("rpc", "max_connections", (1, 4_096), "256", "connections")
         .help("Open HTTP connections; more are closed."),
-    number("rpc", "max_body_kb", (16, 16_384), "1000", "kB")
-        .help("Longest request body; a longer one is answered 413."),
-    number("rpc", "max_batch", (1, 10_000), "1000", "calls")
-        .help("Most calls in one batch."),
     derived("rpc", "rate_anonymous", Kind::Integer { min: 0, max: 1_000_000 }, "100; on dev 0").unit("requests/s").reloads()
         .help("Requests per second from one address without credentials; beyond it 429. 0 = no limit."),
     derived("rpc", "rate_user", Kind::Integer { min: 0, max: 10_000_000 }, "10000; on dev 0").unit("calls/s").reloads()
         .help("Calls per second by one user, a batch counting each of its calls; beyond it 429. 0 = no limit."),
     number("storage", "map_size_gib", (1, 16_384), "64", "GiB")
         .help("Address space reserved for the ledger. The file is sparse and grows only with its content; the node stops with 74 when it is full."),
-    number("mempool", "max_mb", (8, 1_024), "64", "MB").reloads()
+    number("mempool", "max_mb", (8, 1_024), "64", "MB")
         .help("Bytes of waiting transactions. Beyond it those with the lowest fee rate leave first."),
-    number("mempool", "max_count", (100, 1_000_000), "50000", "transactions").reloads()
+    number("mempool", "max_count", (100, 1_000_000), "50000", "transactions")
         .help("Number of waiting transactions. Beyond it those with the lowest fee rate leave first."),
-    number("mempool", "expiry_h", (1, 8_760), "72", "h").reloads()
-        .help("A transaction that waited so long is dropped."),
     derived("masternode", "operator_key", Kind::Path, "DATADIR/keys/operator.key, if it is there")
         .help("The key that votes. Without one the node follows the chain and signs nothing. The key must run nowhere else."),
     cores("net", "Thread of all sockets."),
@@ -281,18 +269,8 @@ static KEYS: [KeySpec; 47] = [
         .help("What is logged."),
     value("log", "format", Kind::Choice(&["auto", "plain", "journal"]), "\"auto\"")
         .help("plain begins each line with the time; journal with the priority that systemd reads; auto looks at standard error."),
-    number("limits", "orphans", (0, 10_000), "100", "transactions")
-        .help("Transactions kept whose parent is missing; the oldest leaves first."),
-    number("limits", "verified_cache", (1_000, 10_000_000), "100000", "entries")
-        .help("Transactions remembered as checked, so that a block does not check them again."),
-    number("limits", "reject_cache", (1_000, 10_000_000), "50000", "entries")
-        .help("Transactions remembered as invalid, so that they are not fetched again."),
-    number("limits", "queue_blocks_kb", (4_000, 256_000), "8000", "kB")
-        .help("Bytes of blocks that wait to be sent to one peer; beyond it the peer is disconnected."),
-    number("limits", "queue_tx_kb", (100, 64_000), "1000", "kB")
-        .help("Bytes of transactions that wait to be sent to one peer; beyond it they are dropped."),
-    number("limits", "sync_ranges", (1, 64), "16", "ranges")
-        .help("Ranges of 64 blocks asked for at once while catching up."),
+    number("limits", "connections", (16, 10_000), "1024", "connections")
+        .help("Peer connections of all kinds together, those of masternodes and those in their handshake included."),
 ];
 
 #[cfg(test)]

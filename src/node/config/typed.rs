@@ -51,16 +51,10 @@ pub struct P2p {
     pub peers: Vec<Endpoint>,
     /// Accepted connections, without masternodes.
     pub max_inbound: usize,
-    /// Connections made, without masternodes.
-    pub max_outbound: usize,
-    /// Connections in their handshake at once.
-    pub max_handshakes: usize,
     /// Longest handshake.
     pub handshake_timeout_ms: u64,
     /// Time between pings.
     pub ping_interval_ms: u64,
-    /// Longest pause between attempts to connect.
-    pub reconnect_max_ms: u64,
 }
 
 /// `[rpc]`
@@ -74,14 +68,10 @@ pub struct Rpc {
     pub workers: usize,
     /// Open HTTP connections.
     pub max_connections: usize,
-    /// Longest request body, bytes.
-    pub max_body_size: usize,
-    /// Most calls in one batch.
-    pub max_batch: usize,
-    /// Requests per second and address without credentials; None = no limit.
-    pub rate_anonymous: Option<u64>,
-    /// Calls per second and user; None = no limit.
-    pub rate_user: Option<u64>,
+    /// Requests per second and address without credentials; 0 = no limit.
+    pub rate_anonymous: u64,
+    /// Calls per second and user; 0 = no limit.
+    pub rate_user: u64,
 }
 
 /// `[storage]`
@@ -98,8 +88,6 @@ pub struct Mempool {
     pub max_size: usize,
     /// Number of waiting transactions.
     pub max_count: usize,
-    /// Age at which a transaction is dropped.
-    pub expiry_ms: u64,
 }
 
 /// `[masternode]`
@@ -182,18 +170,8 @@ pub struct Log {
 /// `[limits]`
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Transactions kept without their parent.
-    pub orphans: usize,
-    /// Transactions remembered as checked.
-    pub verified_cache: usize,
-    /// Transactions remembered as invalid.
-    pub reject_cache: usize,
-    /// Bytes of blocks waiting for one peer.
-    pub queue_blocks_size: usize,
-    /// Bytes of transactions waiting for one peer.
-    pub queue_tx_size: usize,
-    /// Ranges of blocks in flight.
-    pub sync_ranges: usize,
+    /// Peer connections of all kinds.
+    pub connections: usize,
 }
 
 /// The whole configuration of a node.
@@ -263,9 +241,6 @@ impl<'a> Reader<'a> {
             mempool: Mempool {
                 max_size: self.bytes("mempool", "max_mb", 1_000_000)?,
                 max_count: self.count("mempool", "max_count")?,
-                expiry_ms: self
-                    .number("mempool", "expiry_h")?
-                    .saturating_mul(3_600_000),
             },
             masternode: Masternode {
                 operator_key: self.path("masternode", "operator_key")?,
@@ -306,11 +281,8 @@ impl<'a> Reader<'a> {
             },
             peers: self.each("p2p", "peers", Endpoint::parse)?,
             max_inbound: self.count("p2p", "max_inbound")?,
-            max_outbound: self.count("p2p", "max_outbound")?,
-            max_handshakes: self.count("p2p", "max_handshakes")?,
             handshake_timeout_ms: self.number("p2p", "handshake_timeout_ms")?,
             ping_interval_ms: self.number("p2p", "ping_interval_ms")?,
-            reconnect_max_ms: self.number("p2p", "reconnect_max_ms")?,
         })
     }
 
@@ -323,19 +295,13 @@ impl<'a> Reader<'a> {
             })?;
             user.methods.get_or_insert_default().extend(methods);
         }
-        let rate = |name| {
-            self.number("rpc", name)
-                .map(|rate| Some(rate).filter(|rate| *rate > 0))
-        };
         Ok(Rpc {
             bind: self.each("rpc", "bind", parse_address)?,
             users,
             workers: self.count("rpc", "workers")?,
             max_connections: self.count("rpc", "max_connections")?,
-            max_body_size: self.bytes("rpc", "max_body_kb", 1_000)?,
-            max_batch: self.count("rpc", "max_batch")?,
-            rate_anonymous: rate("rate_anonymous")?,
-            rate_user: rate("rate_user")?,
+            rate_anonymous: self.number("rpc", "rate_anonymous")?,
+            rate_user: self.number("rpc", "rate_user")?,
         })
     }
 
@@ -383,12 +349,7 @@ impl<'a> Reader<'a> {
 
     fn limits(&self) -> Result<Limits, ConfigError> {
         Ok(Limits {
-            orphans: self.count("limits", "orphans")?,
-            verified_cache: self.count("limits", "verified_cache")?,
-            reject_cache: self.count("limits", "reject_cache")?,
-            queue_blocks_size: self.bytes("limits", "queue_blocks_kb", 1_000)?,
-            queue_tx_size: self.bytes("limits", "queue_tx_kb", 1_000)?,
-            sync_ranges: self.count("limits", "sync_ranges")?,
+            connections: self.count("limits", "connections")?,
         })
     }
 

@@ -4,6 +4,7 @@
 //! Outputs: [`Value`], [`Endpoint`], [`RpcUser`], [`Checkpoint`], or a sentence that says what is wrong.
 //! Never: touches files or the network; knows nothing of precedence.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 
@@ -249,7 +250,7 @@ pub struct RpcUser {
     /// HMAC-SHA256 of the password under the salt.
     pub hash: [u8; 32],
     /// Methods this user may call; all if None.
-    pub methods: Option<Vec<String>>,
+    pub methods: Option<BTreeSet<String>>,
 }
 
 impl RpcUser {
@@ -272,7 +273,7 @@ impl RpcUser {
 }
 
 /// Reads `NAME:METHOD,METHOD`.
-pub fn parse_user_methods(text: &str) -> Result<(String, Vec<String>), String> {
+pub fn parse_user_methods(text: &str) -> Result<(String, BTreeSet<String>), String> {
     let (name, methods) = text
         .split_once(':')
         .ok_or_else(|| format!("\"{text}\" is not NAME:METHOD,METHOD"))?;
