@@ -15,3 +15,4 @@ pub mod node;
 pub mod p2p;
 pub mod storage;
 pub mod types;
+pub mod wallet;

@@ -138,6 +138,8 @@ domains! {
     Recovery = "TimeCoin v0 recovery";
     /// Message signed by a wallet key for a person (signmessage).
     SignedMessage = "TimeCoin v0 signed-message";
+    /// Checksum of a wallet's file.
+    WalletFile = "TimeCoin v0 wallet-file";
 }
 
 // Deriving the context key costs a compression, so each is derived once.
