@@ -13,6 +13,7 @@ pub mod logging;
 mod manual;
 pub mod notify;
 pub mod pinning;
+pub mod rlimit;
 pub mod signals;
 #[cfg(test)]
 mod testing;
