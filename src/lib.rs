@@ -14,5 +14,6 @@ pub mod net;
 pub mod node;
 pub mod p2p;
 pub mod storage;
+pub mod sync;
 pub mod types;
 pub mod wallet;

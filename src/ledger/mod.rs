@@ -10,6 +10,7 @@ pub mod check;
 pub mod coins;
 pub mod decided;
 pub mod leader;
+pub mod mempool;
 pub(crate) mod registration;
 pub mod registry;
 pub mod rewards;

@@ -1,0 +1,256 @@
+//! Catching up: a pure machine that fetches the decided blocks its node lacks (F1).
+//!
+//! Job: learn where peers stand, ask several of them at once for different ranges, check that what arrives is bound
+//! together (body to header, header to parent, certificate to the validator set) and hand it over in order of height.
+//! Inputs: peers' positions, blocks, verdicts on signatures, what the node has applied, time. Outputs: [`Effect`]s.
+//!
+//! What makes a block deliverable: its body hashes to its header; its header names the block below by id and carries the
+//! set that the block below announced; its certificate holds a quorum of that set with good signatures. Signatures of a
+//! whole window are checked at once while the set stays the same; where it changes, the machine waits until the node has
+//! applied the block that changes it and says what the new set is.
+//!
+//! It must never deliver out of order or without a verified certificate, hold more than its window, trust a height that a
+//! peer only claims (a peer that cannot serve what it claims rests for a while, longer each time), blame a peer for being
+//! slow or behind, or depend on consensus timeouts: it wakes by its own deadline.
+//!
+//! An answer to a request ends after the number of blocks asked for, or with the block that brings it to
+//! [`SYNC_ANSWER_BYTES`]; both sides count alike, so an answer needs no end mark. Blocks come in order of height.
+
+mod machine;
+mod peers;
+mod serve;
+#[cfg(test)]
+mod testkit;
+#[cfg(test)]
+mod tests;
+mod window;
+
+pub use machine::Machine;
+pub use serve::{BlockReader, answer};
+
+use crate::base::limits::{
+    FRAME_BLOCK_BYTES, SYNC_RANGE_BLOCKS, SYNC_RANGE_COUNT, SYNC_WINDOW_BYTES,
+};
+use crate::base::time::MonoUs;
+use crate::crypto::hash::Hash;
+use crate::crypto::verify::{Check, Verified};
+use crate::types::block::{Block, Certificate};
+use crate::types::ids::{BlockId, Height};
+use crate::types::validators::ValidatorSet;
+use std::sync::Arc;
+
+/// The answer to one request ends with the block that brings it to this size.
+pub const SYNC_ANSWER_BYTES: usize = 2 << 20;
+/// Memory that one request may bring: its answer and the block that ends it.
+pub const SYNC_RESERVE_BYTES: usize = SYNC_ANSWER_BYTES + FRAME_BLOCK_BYTES;
+/// Heights above the tip that are fetched at all.
+pub const SYNC_WINDOW_BLOCKS: u64 = SYNC_RANGE_BLOCKS * SYNC_RANGE_COUNT as u64;
+/// Requests in flight to one peer.
+pub const REQUESTS_PER_PEER: usize = 2;
+/// Blocks handed over that the node has not applied yet.
+pub const DELIVERED_COUNT_MAX: usize = 16;
+/// This many heights behind, or more: fetch at once.
+pub const LAG_AT_ONCE: u64 = 8;
+/// Fewer behind: consensus usually brings the block itself; fetch when it has not moved for this long, ms.
+pub const PATIENCE_MS: u64 = 200;
+/// Least time for a peer to send the next block of an answer, ms.
+pub const ANSWER_TIMEOUT_MS: u64 = 2_000;
+/// Most of it, ms; it doubles with each failure.
+pub const ANSWER_TIMEOUT_MAX_MS: u64 = 30_000;
+/// A peer that was late rests this long, ms; doubles with each failure in a row.
+pub const REST_MS: u64 = 500;
+/// Most of it, ms; also the rest of a peer that sent a block of another chain.
+pub const REST_MAX_MS: u64 = 30_000;
+/// A peer's position older than this is asked for again, ms (F1).
+pub const POSITION_AGE_MAX_MS: u64 = 30_000;
+
+const _: () = {
+    assert!(
+        SYNC_WINDOW_BYTES / SYNC_RESERVE_BYTES >= 3,
+        "F1: three peers at once"
+    );
+    assert!(SYNC_RANGE_BLOCKS <= u16::MAX as u64);
+};
+
+/// A connection, named by whoever owns it.
+pub type Peer = u64;
+
+/// Where the node stands: the last block it applied, and who decides the next.
+#[derive(Debug, Clone)]
+pub struct Applied {
+    /// Height applied.
+    pub height: Height,
+    /// The block there.
+    pub block: BlockId,
+    /// The set that decides the next height.
+    pub validators: Arc<ValidatorSet>,
+    /// Its hash.
+    pub validators_hash: Hash,
+}
+
+/// What happens to the machine.
+#[derive(Debug)]
+pub enum Input {
+    /// A peer said where it stands (Hello, Ping, Status).
+    Position {
+        /// Who.
+        peer: Peer,
+        /// Its height.
+        height: Height,
+    },
+    /// A peer's connection is gone.
+    Gone {
+        /// Who.
+        peer: Peer,
+    },
+    /// A Block frame arrived.
+    Block {
+        /// From whom.
+        peer: Peer,
+        /// The block.
+        block: Arc<Block>,
+        /// Its certificate.
+        certificate: Certificate,
+    },
+    /// A peer said that it cannot serve a height that it was asked for.
+    Unavailable {
+        /// Who.
+        peer: Peer,
+        /// Which.
+        height: Height,
+    },
+    /// The outcome of [`Effect::Verify`].
+    Verdict {
+        /// Which.
+        ticket: u64,
+        /// From `Verified::check(certificate, &checks)`.
+        outcome: Result<Verified<Certificate>, Certificate>,
+    },
+    /// The node applied a block, whether it came from here or from consensus.
+    Applied(Applied),
+    /// The deadline has come.
+    Tick,
+}
+
+/// What the machine wants done.
+#[derive(Debug)]
+pub enum Effect {
+    /// Send GetBlocks.
+    Request {
+        /// To whom.
+        peer: Peer,
+        /// First height.
+        from: Height,
+        /// How many, at most 64.
+        count: u16,
+    },
+    /// Ask a peer where it stands (a ping does).
+    Refresh {
+        /// Whom.
+        peer: Peer,
+    },
+    /// Check signatures and give the certificate back as [`Input::Verdict`].
+    Verify {
+        /// Names the answer.
+        ticket: u64,
+        /// What is verified.
+        certificate: Certificate,
+        /// Its signatures.
+        checks: Vec<Check>,
+    },
+    /// A decided block, the next in height.
+    Deliver {
+        /// The block.
+        block: Arc<Block>,
+        /// Why it is decided.
+        certificate: Verified<Certificate>,
+    },
+    /// A peer broke a rule, provably.
+    Fault {
+        /// Who.
+        peer: Peer,
+        /// Which rule.
+        why: Fault,
+    },
+    /// A certificate that verifies stands for a block that does not follow ours: two decided blocks of one height (F5).
+    /// Nothing is done about it here but to tell.
+    Conflict {
+        /// Who sent it.
+        peer: Peer,
+        /// The other block.
+        block: Arc<Block>,
+        /// Its certificate, with good signatures.
+        certificate: Verified<Certificate>,
+    },
+    /// Call with [`Input::Tick`] at this time; replaces the deadline set before.
+    SetDeadline(Option<MonoUs>),
+}
+
+/// A provable fault of a peer (P3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// Transactions, last commit or slot part are not those of the header.
+    #[error("the block's body does not hash to its header")]
+    Body,
+    /// The certificate names another block or height, or a round before the block's own.
+    #[error("the certificate does not belong to the block")]
+    OtherCertificate,
+    /// The header follows our block and carries another set than that block announced.
+    #[error("the header carries another validator set than its parent announced")]
+    WrongSet,
+    /// No quorum, or a signature is bad.
+    #[error("the certificate does not verify against the validator set of its height")]
+    BadCertificate,
+}
+
+/// Why syncing does not go faster at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waiting {
+    /// No peer is ahead.
+    UpToDate,
+    /// A peer is ahead by little; consensus gets its chance first.
+    ForConsensus,
+    /// No peer that can be asked is ahead.
+    ForPeers,
+    /// Blocks were asked for.
+    ForBlocks,
+    /// Signatures are being checked.
+    ForVerdicts,
+    /// The node applies what was delivered.
+    ForApply,
+}
+
+impl Waiting {
+    /// For people.
+    pub fn text(self) -> &'static str {
+        match self {
+            Waiting::UpToDate => "up to date",
+            Waiting::ForConsensus => "close behind, consensus is at work",
+            Waiting::ForPeers => "no usable peer is ahead",
+            Waiting::ForBlocks => "waiting for blocks from peers",
+            Waiting::ForVerdicts => "checking certificates",
+            Waiting::ForApply => "applying blocks",
+        }
+    }
+}
+
+/// What the machine is doing, for getsyncinfo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Whether it fetches blocks.
+    pub active: bool,
+    /// Height at which this catch-up began.
+    pub from: Height,
+    /// Height applied.
+    pub at: Height,
+    /// Greatest height that a usable peer claims.
+    pub to: Height,
+    /// Blocks per 1,000 s since this catch-up began.
+    pub blocks_per_1000_s: u64,
+    /// Requests in flight.
+    pub requests: usize,
+    /// Bytes of blocks held.
+    pub held_bytes: usize,
+    /// Why it waits.
+    pub waiting: Waiting,
+}

@@ -1,0 +1,225 @@
+//! Simulated peers with delays, lies, silence and disconnects. Whatever they do, what is delivered is consecutive and
+//! certified, memory is bounded, honest peers are never blamed; with one honest peer its height is reached.
+
+use super::testkit::*;
+use super::*;
+use crate::types::bitmap::Bitmap;
+use crate::types::ids::*;
+use proptest::prelude::*;
+
+#[test]
+fn a_node_that_was_away_fetches_from_three_peers_at_once() {
+    let mut sim = Sim::new(Chain::new(500, 90, 0), vec![Habit::Honest; 4], 1);
+    assert!(sim.run(60), "{:?}", sim.sync.progress(now(sim.at)));
+    assert!(
+        sim.asked.len() >= 3,
+        "F1: different ranges from several peers"
+    );
+    let end = sim.sync.progress(now(sim.at));
+    assert_eq!((end.waiting, end.active), (Waiting::UpToDate, false));
+    assert_eq!(
+        (end.at, end.to, end.held_bytes),
+        (Height(500), Height(500), 0)
+    );
+}
+
+#[test]
+fn every_lie_is_survived_beside_one_honest_peer() {
+    for lie in LIES {
+        let habits = vec![lie, lie, Habit::Honest, lie];
+        let mut sim = Sim::new(Chain::new(150, 40, 0), habits, 2);
+        assert!(
+            sim.run(600),
+            "{lie:?}: {:?}",
+            sim.sync.progress(now(sim.at))
+        );
+        assert!(!sim.faults.contains(&2), "P3: the honest one is not blamed");
+        let provable = [
+            Habit::WrongBody,
+            Habit::BadSignature,
+            Habit::NoQuorum,
+            Habit::OwnSet,
+        ];
+        if provable.contains(&lie) {
+            assert!(!sim.faults.is_empty(), "{lie:?} costs its sender");
+        }
+    }
+}
+
+#[test]
+fn a_single_slow_peer_is_waited_for() {
+    let mut sim = Sim::new(Chain::new(100, 1_000, 0), vec![Habit::Honest], 3);
+    sim.delays[0] = 7_000_000;
+    assert!(sim.run(900), "a timeout grows until the peer can make it");
+    assert!(sim.faults.is_empty(), "slow is never a fault");
+}
+
+#[test]
+fn close_behind_consensus_goes_first() {
+    let chain = Chain::new(3, 1_000, 0);
+    let mut sync = Machine::new(CHAIN, chain.applied(0));
+    let position = |height| Input::Position {
+        peer: 1,
+        height: Height(height),
+    };
+    let asked = |sync: &mut Machine| {
+        let mut asked = false;
+        while let Some(effect) = sync.effect() {
+            asked |= matches!(effect, Effect::Request { .. });
+        }
+        asked
+    };
+    sync.handle(now(1), position(1));
+    assert!(!asked(&mut sync), "the votes for it are on their way");
+    let just_before = PATIENCE_MS * 1_000;
+    sync.handle(now(just_before), Input::Applied(chain.applied(1)));
+    sync.handle(now(just_before), position(2));
+    sync.handle(now(just_before + 2), Input::Tick);
+    assert!(!asked(&mut sync), "consensus moves: nothing to fetch");
+    sync.handle(now(2 * just_before), Input::Tick);
+    assert!(asked(&mut sync), "it does not move: fetch");
+    let mut sync = Machine::new(CHAIN, chain.applied(0));
+    sync.handle(now(1), position(LAG_AT_ONCE));
+    assert!(asked(&mut sync), "far behind: at once");
+}
+
+#[test]
+fn two_certified_chains_are_told_not_followed() {
+    let common = Chain::new(3, 1_000, 0);
+    let ours = common.clone().grown(5, 1_000, 0);
+    let theirs = common.grown(20, 1_000, 7);
+    let mut sync = Machine::new(CHAIN, ours.applied(5));
+    let height = Height(20);
+    sync.handle(now(1), Input::Position { peer: 1, height });
+    for (block, certificate) in answer(&theirs, Height(6), 15).unwrap() {
+        let input = Input::Block {
+            peer: 1,
+            block,
+            certificate,
+        };
+        sync.handle(now(2), input);
+    }
+    let mut conflict = None;
+    while let Some(effect) = sync.effect() {
+        match effect {
+            Effect::Verify {
+                ticket,
+                certificate,
+                checks,
+            } => {
+                let outcome = Verified::check(certificate, &checks);
+                sync.handle(now(3), Input::Verdict { ticket, outcome });
+            }
+            Effect::Conflict { block, .. } => conflict = Some(block.header.height),
+            Effect::Deliver { .. } | Effect::Fault { .. } => panic!("F5: refused and told"),
+            _ => {}
+        }
+    }
+    assert_eq!(conflict, Some(Height(6)));
+    assert_eq!(sync.progress(now(4)).held_bytes, 0);
+}
+
+#[test]
+fn what_was_not_asked_for_is_not_kept() {
+    let chain = Chain::new(20, 1_000, 0);
+    let mut sync = Machine::new(CHAIN, chain.applied(0));
+    for (block, certificate) in answer(&chain, Height(1), 20).unwrap() {
+        let input = Input::Block {
+            peer: 1,
+            block,
+            certificate,
+        };
+        sync.handle(now(1), input);
+    }
+    assert_eq!(sync.progress(now(1)).held_bytes, 0);
+    assert!(sync.effect().is_none());
+}
+
+#[test]
+fn a_node_that_went_another_way_drops_what_it_holds() {
+    let chain = Chain::new(30, 1_000, 0);
+    let mut sync = Machine::new(CHAIN, chain.applied(0));
+    let height = Height(30);
+    sync.handle(now(1), Input::Position { peer: 1, height });
+    for (block, certificate) in answer(&chain, Height(1), 30).unwrap() {
+        let input = Input::Block {
+            peer: 1,
+            block,
+            certificate,
+        };
+        sync.handle(now(1), input);
+    }
+    assert!(sync.progress(now(1)).held_bytes > 0);
+    let other = Chain::new(1, 1_000, 3);
+    sync.handle(now(2), Input::Applied(other.applied(1)));
+    assert_eq!(sync.progress(now(2)).held_bytes, 0);
+}
+
+#[test]
+fn an_answer_is_bounded_by_count_and_ends_where_the_chain_ends() {
+    let chain = Chain::new(100, 1_000, 0);
+    let heights = |from, count| -> Vec<u64> {
+        let found = answer(&chain, Height(from), count).unwrap();
+        found.iter().map(|(b, _)| b.header.height.0).collect()
+    };
+    assert_eq!(
+        heights(1, 1_000),
+        (1..=SYNC_RANGE_BLOCKS).collect::<Vec<_>>()
+    );
+    assert_eq!(heights(99, 64), vec![99, 100]);
+    assert!(heights(u64::MAX, 64).is_empty() && heights(101, 1).is_empty());
+}
+
+#[test]
+fn an_answer_ends_with_the_block_that_reaches_its_bytes() {
+    struct Big(Arc<Block>, Certificate);
+    impl BlockReader for Big {
+        type Error = ();
+        fn certified(&self, _: Height) -> Result<Option<(Arc<Block>, Certificate)>, ()> {
+            Ok(Some((self.0.clone(), self.1.clone())))
+        }
+    }
+    let chain = Chain::new(1, 1_000, 0);
+    let (block, certificate) = chain.blocks[0].clone();
+    let mut block = (*block).clone();
+    let attestation = crate::types::masternode::Attestation {
+        body: crate::types::masternode::AttestationBody {
+            era: Era(0),
+            slot: Slot(0),
+            base: BlockId::default(),
+            supports: Branch(0),
+            attester: MasternodeId::default(),
+            present: Bitmap::new(4_096),
+        },
+        signature: crate::crypto::keys::Signature([0; 64]),
+    };
+    let many = vec![attestation; 512];
+    block.slot_part.attestations = many.try_into().unwrap();
+    let size = serve::counted_size(&block, &certificate);
+    let found = answer(&Big(Arc::new(block), certificate), Height(1), 64).unwrap();
+    assert_eq!(found.len(), SYNC_ANSWER_BYTES.div_ceil(size));
+}
+
+fn habit() -> impl Strategy<Value = Habit> {
+    prop::sample::select(LIES.to_vec())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+    #[test]
+    fn whatever_peers_do_one_honest_peer_is_enough(
+        lies in prop::collection::vec(habit(), 0..7),
+        at in any::<prop::sample::Index>(),
+        seed in any::<u64>(),
+        length in 1u64..140,
+        change in 1u64..60,
+    ) {
+        let mut habits = lies;
+        let honest = at.index(habits.len() + 1);
+        habits.insert(honest, Habit::Honest);
+        let mut sim = Sim::new(Chain::new(length, change, 0), habits, seed);
+        prop_assert!(sim.run(3_600), "{:?}", sim.sync.progress(now(sim.at)));
+        prop_assert!(!sim.faults.contains(&(honest as u64)), "P3");
+        prop_assert!(sim.most_held <= SYNC_WINDOW_BYTES + 2 * SYNC_RESERVE_BYTES, "B2");
+    }
+}
