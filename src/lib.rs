@@ -13,6 +13,7 @@ pub mod ledger;
 pub mod net;
 pub mod node;
 pub mod p2p;
+pub mod replica;
 pub mod storage;
 pub mod sync;
 pub mod types;

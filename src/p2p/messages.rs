@@ -5,10 +5,12 @@ use crate::base::bounded::{BoundedBytes, BoundedVec};
 use crate::base::limits::*;
 use crate::base::time::WallMs;
 use crate::crypto::keys::{PublicKey, Signature};
+use crate::types::bitmap::Bitmap;
 use crate::types::block::{Block, Certificate, Commit, Header};
 use crate::types::codec::{self, DecodeError};
 use crate::types::ids::*;
-use crate::types::masternode::{Evidence, SlotPart};
+use crate::types::masternode::SlotPart;
+use crate::types::polka::Polka;
 use crate::types::transaction::{Endpoint, Tx};
 use crate::types::vote::{SignedProposal, Vote};
 use serde::{Deserialize, Serialize};
@@ -27,8 +29,6 @@ pub enum Class {
     Consensus,
     /// Greetings and pings.
     Control,
-    /// Evidence and, later, heartbeats and attestations.
-    Liveness,
     /// Blocks for nodes that catch up.
     Sync,
     /// Transactions.
@@ -101,13 +101,10 @@ pub struct RoundHeld {
     /// Whether its proposal is there.
     pub proposal: bool,
     /// Prevotes held, over the validator set.
-    pub prevotes: SignerBits,
+    pub prevotes: Bitmap,
     /// Precommits held, over the validator set.
-    pub precommits: SignerBits,
+    pub precommits: Bitmap,
 }
-
-/// A bitmap over a validator set.
-pub type SignerBits = BoundedBytes<SIGNER_BITMAP_BYTES_MAX>;
 
 /// Rounds that one bitmap frame covers: current, previous, and rounds with a known polka.
 pub const ROUNDS_HELD_MAX: usize = 16;
@@ -121,19 +118,6 @@ pub struct VoteBitmap {
     pub round: EraRound,
     /// By round, ascending.
     pub rounds: BoundedVec<RoundHeld, ROUNDS_HELD_MAX>,
-}
-
-/// A quorum of prevotes for one block, one round and one valid round (S1).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PolkaProof {
-    /// Height.
-    pub height: Height,
-    /// The block.
-    pub block: BlockId,
-    /// The same in all of its prevotes.
-    pub valid_round: Option<EraRound>,
-    /// Round, signers and signatures of the prevotes.
-    pub votes: Commit,
 }
 
 /// Which transactions of a proposed block are wanted.
@@ -253,7 +237,7 @@ messages! {
     /// Which votes the sender holds.
     VoteBitmap(Box<VoteBitmap>) = 18, FRAME_VOTE_BITMAP_BYTES, Consensus;
     /// A polka.
-    Polka(Box<PolkaProof>) = 19, FRAME_POLKA_BYTES, Consensus;
+    Polka(Box<Polka>) = 19, FRAME_POLKA_BYTES, Consensus;
     /// Asks for the proposal of (height, round).
     GetProposal((Height, EraRound)) = 20, FRAME_REQUEST_BYTES, Consensus;
     /// Asks for a polka (height, round, block).
@@ -266,8 +250,6 @@ messages! {
     GetBodies(GetBodies) = 24, FRAME_GET_BODIES_BYTES, Consensus;
     /// Transactions of a proposed block.
     Bodies(Bodies) = 25, FRAME_BODIES_BYTES, Consensus;
-    /// Evidence against a masternode.
-    Evidence(Box<Evidence>) = 34, FRAME_EVIDENCE_BYTES, Liveness;
     /// Asks for `count` blocks from a height.
     GetBlocks((Height, u16)) = 50, FRAME_GET_BLOCKS_BYTES, Sync;
     /// A block that was asked for.
@@ -278,22 +260,6 @@ messages! {
     GetTx(BoundedVec<Wtxid, INV_COUNT_MAX>) = 65, FRAME_TX_INV_BYTES, Tx;
     /// Transactions.
     Txs(BoundedVec<Tx, TXS_PER_FRAME>) = 66, FRAME_TX_BYTES, Tx;
-}
-
-/// The bytes of a signer bitmap.
-pub fn signer_bits(len: usize, ones: impl IntoIterator<Item = usize>) -> SignerBits {
-    let mut bytes = vec![0u8; len.min(VALIDATOR_COUNT_MAX).div_ceil(8)];
-    for i in ones {
-        if let Some(byte) = bytes.get_mut(i / 8) {
-            *byte |= 1 << (i % 8);
-        }
-    }
-    SignerBits::try_from(bytes).unwrap_or_default()
-}
-
-/// Bit `i` of a signer bitmap; false beyond its end.
-pub fn has_bit(bits: &SignerBits, i: usize) -> bool {
-    bits.get(i / 8).is_some_and(|byte| byte >> (i % 8) & 1 == 1)
 }
 
 #[cfg(test)]
@@ -310,8 +276,6 @@ mod tests {
         assert_eq!(Message::decode(255, &[]), Err(FrameError::Unknown(255)));
         let ping = Message::Ping(Status::default());
         assert_eq!(Message::decode(ping.code(), &ping.encode()), Ok(ping));
-        let bits = signer_bits(10, [0, 9]);
-        assert!(has_bit(&bits, 9) && !has_bit(&bits, 8) && !has_bit(&bits, 1000));
     }
 
     proptest! {

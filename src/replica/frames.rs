@@ -1,0 +1,372 @@
+//! Frames of peers, and what peers are told of this node.
+
+use crate::base::bounded::BoundedVec;
+use crate::base::limits::VOTES_PER_FRAME;
+use crate::base::time::Now;
+use crate::consensus::held::HeldRound;
+use crate::consensus::messages::Input;
+use crate::crypto::verify::Verified;
+use crate::ledger::coins::{CoinView, ViewError};
+use crate::p2p::messages::{Message, PeerId, Status, VoteBitmap};
+use crate::replica::io::*;
+use crate::replica::machine::{AHEAD_BYTES_MAX, AHEAD_FRAME_COUNT_MAX, Replica};
+use crate::replica::record::{Position, Step};
+use crate::types::ids::*;
+use crate::types::vote::{Vote, VoteStep};
+use std::sync::Arc;
+
+/// Votes whose signatures are being checked; beyond it new ones are dropped and repaired by pull (S8).
+const CHECKING_VOTE_COUNT_MAX: usize = 8_192;
+
+impl Replica {
+    pub(super) fn peer_up(&mut self, peer: PeerId, status: Status) {
+        self.peers.up(peer, status);
+        let bitmap = self.bitmap();
+        self.send(peer, Message::VoteBitmap(Box::new(bitmap)));
+    }
+
+    /// B7 step 2: a validator is shown the highest vote held by its key; an empty frame says that there is none.
+    pub(super) fn peer_masternode(&mut self, now: Now, peer: PeerId, id: MasternodeId) {
+        if let Some(known) = self.peers.get_mut(peer) {
+            known.masternode = Some(id);
+            let status = known.status;
+            self.peer_status(now, peer, status);
+        }
+        let held = self
+            .height
+            .engine
+            .tally()
+            .highest_of(&id)
+            .or_else(|| self.seen.get(&id));
+        let votes = BoundedVec::take_from(held.cloned());
+        self.send(peer, Message::Votes(votes));
+    }
+
+    pub(super) fn peer_status(&mut self, now: Now, peer: PeerId, status: Status) {
+        let Some(known) = self.peers.get_mut(peer) else {
+            return;
+        };
+        known.status = status;
+        if let Some(masternode) = known.masternode {
+            self.clock.told(masternode, status.clock, now);
+            if self.guard.me() != Some(masternode) {
+                self.guard.tip_of(masternode, status.height);
+                let (era, height) = (self.state.tip.era, self.state.height());
+                self.guard.advance(era, height, &self.state.validators);
+            }
+        }
+    }
+
+    pub(super) fn frame(
+        &mut self,
+        now: Now,
+        peer: PeerId,
+        message: Message,
+        read: ReadAt,
+        view: &dyn CoinView,
+    ) -> Result<(), ViewError> {
+        match message {
+            Message::Votes(votes) => self.votes_frame(peer, votes, read),
+            Message::Proposal(proposal) => self.proposal_frame(peer, *proposal, read),
+            Message::VoteBitmap(bitmap) => self.bitmap_frame(peer, &bitmap),
+            Message::Polka(polka) => {
+                let (chain, branch) = (self.state.chain_id(), self.state.tip.branch);
+                let ours =
+                    polka.height == self.height.height() && polka.at().era == self.state.tip.era;
+                if ours && let Ok(checks) = polka.checks(chain, branch, &self.state.validators) {
+                    self.check(Item::Polka(peer, polka), checks);
+                }
+            }
+            Message::Certificate(certificate) => {
+                let (chain, branch) = (self.state.chain_id(), self.state.tip.branch);
+                let ours = certificate.height == self.height.height();
+                if ours
+                    && let Ok(checks) = certificate.checks(chain, branch, &self.state.validators)
+                {
+                    self.check(Item::Certificate(peer, certificate), checks);
+                }
+            }
+            Message::GetProposal((height, at)) => {
+                let held = self
+                    .height
+                    .proposals
+                    .get(&at.round)
+                    .filter(|_| height == self.height.height());
+                if let Some((proposal, ..)) = held {
+                    let frame = Message::Proposal(Box::new(crate::p2p::messages::Proposal::clone(
+                        proposal,
+                    )));
+                    self.send(peer, frame);
+                }
+            }
+            Message::GetPolka((height, at, block)) => {
+                let held = self
+                    .height
+                    .engine
+                    .polka(at, block)
+                    .filter(|_| height == self.height.height())
+                    .cloned();
+                if let Some(polka) = held {
+                    self.send(
+                        peer,
+                        Message::Polka(Box::new(crate::types::polka::Polka::clone(&polka))),
+                    );
+                }
+            }
+            Message::GetBodies(asked) => self.serve_bodies(peer, &asked),
+            Message::Bodies(bodies) => self.bodies(now, peer, bodies, view)?,
+            Message::TxInv(wtxids) => self.inventory(now, peer, &wtxids),
+            Message::GetTx(wtxids) => self.serve_transactions(peer, &wtxids),
+            Message::Txs(txs) => {
+                for tx in txs {
+                    self.peers.has_tx(peer, tx.wtxid);
+                    self.offer(now, tx, Origin::Peer(peer), view)?;
+                }
+            }
+            // Greetings, pings and blocks belong to other machines.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Votes: known, of this height, of a member? Only then their signatures are checked.
+    fn votes_frame(
+        &mut self,
+        peer: PeerId,
+        votes: BoundedVec<Vote, VOTES_PER_FRAME>,
+        read: ReadAt,
+    ) {
+        if let Some(masternode) = self.peers.get(peer).and_then(|p| p.masternode) {
+            self.guard.exchanged_with(masternode);
+        }
+        let height = self.height.height();
+        let later: Vec<Vote> = votes
+            .iter()
+            .filter(|v| v.body.height == height.next())
+            .cloned()
+            .collect();
+        if !later.is_empty() {
+            self.keep_ahead(peer, Message::Votes(BoundedVec::take_from(later)), read);
+        }
+        for vote in votes {
+            let own = self.guard.me() == Some(vote.voter);
+            if own && self.height.own_votes.iter().any(|v| **v == vote) {
+                self.peers.has_vote(peer, &vote);
+                continue;
+            }
+            if vote.body.height != height && !own {
+                continue;
+            }
+            let Some(member) = self.state.validators.get(&vote.voter) else {
+                continue;
+            };
+            let same = |held: &Vote| held.voter == vote.voter && held.body == vote.body;
+            let tally = self.height.engine.tally();
+            if !own && tally.votes(vote.body.round, vote.body.step).any(same) {
+                self.peers.has_vote(peer, &vote);
+                continue;
+            }
+            if self.height.checking.len() >= CHECKING_VOTE_COUNT_MAX {
+                self.event(Event::Shed("votes being checked"));
+                continue;
+            }
+            if self.height.checking.insert(vote.clone()) {
+                let check = vote.signature_check(self.state.chain_id(), member.operator);
+                self.check(Item::Vote(peer, vote), vec![check]);
+            }
+        }
+    }
+
+    /// Something's signatures hold.
+    pub(super) fn proven(
+        &mut self,
+        now: Now,
+        item: Verified<Item>,
+        view: &dyn CoinView,
+    ) -> Result<(), ViewError> {
+        match Item::clone(&item) {
+            Item::Vote(peer, vote) => {
+                let proof = item.map(|_| vote.clone());
+                self.vote_proven(now, peer, vote, proof, view)
+            }
+            Item::Proposal(peer, proposal, read) => {
+                let signed = proposal.signed.clone();
+                self.proposal_proven(now, peer, proposal, item.map(|_| signed), read, view)
+            }
+            Item::Tx(origin, tx) => {
+                let proof = item.map(|_| tx.clone());
+                self.admit(now, origin, tx, proof, view)
+            }
+            Item::Block(id) => self.block_proven(now, id, view),
+            Item::Polka(_, polka) if polka.height == self.height.height() => {
+                self.feed(now, Input::Polka(item.map(|_| *polka)), view)
+            }
+            Item::Certificate(_, certificate) if certificate.height == self.height.height() => {
+                self.feed(now, Input::Certificate(item.map(|_| *certificate)), view)
+            }
+            Item::Polka(..) | Item::Certificate(..) => Ok(()),
+        }
+    }
+
+    /// A signature does not hold.
+    pub(super) fn refuted(
+        &mut self,
+        now: Now,
+        item: Item,
+        view: &dyn CoinView,
+    ) -> Result<(), ViewError> {
+        match item {
+            Item::Vote(peer, vote) => {
+                self.height.checking.remove(&vote);
+                self.out
+                    .push(Effect::Fault(peer, "a vote with a bad signature"));
+            }
+            Item::Proposal(peer, ..) => self
+                .out
+                .push(Effect::Fault(peer, "a proposal with a bad signature")),
+            Item::Polka(peer, _) => self
+                .out
+                .push(Effect::Fault(peer, "a polka with a bad signature")),
+            Item::Certificate(peer, _) => self
+                .out
+                .push(Effect::Fault(peer, "a certificate with a bad signature")),
+            Item::Tx(origin, tx) => self.refuse_signature(origin, &tx),
+            Item::Block(id) => {
+                return self.invalid(now, id, "a signature does not hold".into(), view);
+            }
+        }
+        Ok(())
+    }
+
+    fn vote_proven(
+        &mut self,
+        now: Now,
+        peer: PeerId,
+        vote: Vote,
+        proof: Verified<Vote>,
+        view: &dyn CoinView,
+    ) -> Result<(), ViewError> {
+        self.height.checking.remove(&vote);
+        self.peers.has_vote(peer, &vote);
+        if self.guard.me() == Some(vote.voter) {
+            return self.own_vote_seen(now, &vote, proof, view);
+        }
+        if vote.body.height != self.height.height() {
+            return Ok(());
+        }
+        let position = |v: &Vote| (v.body.era, v.body.height, v.body.round, v.body.step);
+        if self
+            .seen
+            .get(&vote.voter)
+            .is_none_or(|held| position(held) < position(&vote))
+        {
+            self.seen.insert(vote.voter, vote.clone());
+        }
+        self.peers.relay_vote(now.mono, vote);
+        self.feed(now, Input::Vote(proof), view)
+    }
+
+    /// B7 step 2: a correctly signed vote of this node's own key that this process did not just send.
+    fn own_vote_seen(
+        &mut self,
+        now: Now,
+        vote: &Vote,
+        proof: Verified<Vote>,
+        view: &dyn CoinView,
+    ) -> Result<(), ViewError> {
+        let body = &vote.body;
+        let step = match body.step {
+            VoteStep::Prevote => Step::Prevote,
+            VoteStep::Precommit => Step::Precommit,
+        };
+        let position = Position {
+            era: body.era,
+            height: body.height,
+            round: body.round,
+            step,
+        };
+        let current = body.height == self.height.height();
+        let same = self.height.own_votes.iter().any(|own| own.body == *body);
+        let known = current.then_some(same);
+        if self.guard.own_message_seen(position, known) {
+            // The core goes on without signing; the guard refuses every message until B7 is through.
+            self.height.refused = false;
+            return Ok(());
+        }
+        // While the store is unsure, votes of the time before count like anybody's.
+        match current && !same && !self.guard.is_sure() {
+            true => self.feed(now, Input::Vote(proof), view),
+            false => Ok(()),
+        }
+    }
+
+    /// S8: the peer tells what it holds; it gets what it lacks.
+    fn bitmap_frame(&mut self, peer: PeerId, bitmap: &VoteBitmap) {
+        if bitmap.height != self.height.height() {
+            return;
+        }
+        let members = self.state.validators.len();
+        let fits =
+            |held: &HeldRound| held.prevotes.len() == members && held.precommits.len() == members;
+        let held = bitmap.rounds.iter().map(|r| HeldRound {
+            at: r.at,
+            proposal: r.proposal,
+            prevotes: r.prevotes.clone(),
+            precommits: r.precommits.clone(),
+        });
+        let held: Vec<HeldRound> = held.filter(fits).collect();
+        let lacking = self.height.engine.lacking(bitmap.round, &held);
+        for round in lacking.proposals {
+            if let Some((proposal, ..)) = self.height.proposals.get(&round) {
+                let frame =
+                    Message::Proposal(Box::new(crate::p2p::messages::Proposal::clone(proposal)));
+                self.send(peer, frame);
+            }
+        }
+        for votes in lacking.votes.chunks(VOTES_PER_FRAME) {
+            self.send(
+                peer,
+                Message::Votes(BoundedVec::take_from(votes.iter().cloned())),
+            );
+        }
+        for polka in lacking.polkas {
+            self.send(
+                peer,
+                Message::Polka(Box::new(crate::types::polka::Polka::clone(&polka))),
+            );
+        }
+    }
+
+    /// Keeps a frame of the next height until this one is decided.
+    pub(super) fn keep_ahead(&mut self, peer: PeerId, message: Message, read: ReadAt) {
+        let size = match &message {
+            Message::Proposal(p) => {
+                512 + 8 * p.short_ids.len() + 64 * p.last_commit.signatures.len()
+            }
+            _ => 160 * VOTES_PER_FRAME,
+        };
+        if self.ahead.len() >= AHEAD_FRAME_COUNT_MAX || self.ahead_bytes + size > AHEAD_BYTES_MAX {
+            return self.event(Event::Shed("frames of the next height"));
+        }
+        self.ahead_bytes += size;
+        self.ahead.push_back((peer, message, read));
+    }
+
+    /// The height has moved: what was kept for it is read now.
+    pub(super) fn replay_ahead(&mut self, now: Now, view: &dyn CoinView) -> Result<(), ViewError> {
+        self.ahead_bytes = 0;
+        for (peer, message, read) in std::mem::take(&mut self.ahead) {
+            self.frame(now, peer, message, read, view)?;
+        }
+        Ok(())
+    }
+
+    /// A bitmap to everybody: called while a height takes long, so that no lost frame can hold it up.
+    pub(super) fn ask_for_votes(&mut self) {
+        let to = self.peers.ids();
+        if !to.is_empty() {
+            let bitmap = Message::VoteBitmap(Box::new(self.bitmap()));
+            self.out.push(Effect::Send(to, Arc::new(bitmap)));
+        }
+    }
+}

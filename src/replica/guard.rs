@@ -1,0 +1,380 @@
+//! May this node sign? (B7, I2.) Refuses every position at or below the high-water mark, waits after a start until
+//! validators that hold a quorum together with this one have shown the highest votes they hold by its key, and abstains
+//! while the signer store is missing, foreign or stale until no vote of the past can be contradicted.
+//!
+//! Input: what the store said at start, peers' proofs, votes and tips, decided heights. Output: yes, or why not.
+
+use crate::replica::record::{Position, Step};
+use crate::types::ids::*;
+use crate::types::validators::ValidatorSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Why nothing is signed now, in words for operators.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// This node speaks for no masternode.
+    #[error("this node has no operator key")]
+    Observer,
+    /// Its masternode is not in the validator set.
+    #[error("this masternode is not in the validator set of height {0}")]
+    NotInSet(Height),
+    /// The position is not above the high-water mark (I2).
+    #[error("a message at or after this position was signed before")]
+    HighWater,
+    /// The first message after a start waits for the exchange of B7 step 2.
+    #[error(
+        "waiting for validators with {missing} more power to say which votes of this key they hold"
+    )]
+    Exchange {
+        /// Power still missing.
+        missing: u64,
+    },
+    /// B7 step 3.
+    #[error("signer state is unsure ({reason}): {progress}")]
+    Unsure {
+        /// Why.
+        reason: String,
+        /// What it waits for.
+        progress: String,
+    },
+    /// Validation or a disk failed.
+    #[error("signing stopped: {0}")]
+    Stopped(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Trust {
+    Sure,
+    /// Asking validators for their tips (B7 step 4).
+    Asking(String),
+    /// Waiting until height L + 2 is decided; the set that was asked (B7 step 5).
+    Waiting(String, Height, crate::crypto::hash::Hash),
+}
+
+/// The guard of one node.
+#[derive(Debug)]
+pub struct Guard {
+    me: Option<MasternodeId>,
+    high_water: Option<Position>,
+    trust: Trust,
+    exchanged: BTreeSet<MasternodeId>,
+    cleared: bool,
+    tips: BTreeMap<MasternodeId, Height>,
+    stopped: Option<String>,
+}
+
+impl Guard {
+    /// A guard at start. `unsure`: why the store cannot be trusted, if it cannot.
+    pub fn new(
+        me: Option<MasternodeId>,
+        high_water: Option<Position>,
+        unsure: Option<String>,
+    ) -> Guard {
+        let trust = unsure.map_or(Trust::Sure, Trust::Asking);
+        let (exchanged, tips) = (BTreeSet::new(), BTreeMap::new());
+        Guard {
+            me,
+            high_water,
+            trust,
+            exchanged,
+            cleared: false,
+            tips,
+            stopped: None,
+        }
+    }
+
+    /// The masternode this node speaks for.
+    pub fn me(&self) -> Option<MasternodeId> {
+        self.me
+    }
+
+    /// The greatest signed position.
+    pub fn high_water(&self) -> Option<Position> {
+        self.high_water
+    }
+
+    /// Whether the signer store is trusted.
+    pub fn is_sure(&self) -> bool {
+        self.trust == Trust::Sure
+    }
+
+    /// Stops signing until the next start or [`Guard::resume`].
+    pub fn stop(&mut self, why: impl Into<String>) {
+        self.stopped.get_or_insert(why.into());
+    }
+
+    /// Signing may go on after a stop that has passed (a disk that was full).
+    pub fn resume(&mut self) {
+        self.stopped = None;
+    }
+
+    /// Whether anything may be signed at the height that `set` decides.
+    pub fn ready(&self, height: Height, set: &ValidatorSet) -> Result<(), Refusal> {
+        let me = self.me.ok_or(Refusal::Observer)?;
+        let own = set.get(&me).ok_or(Refusal::NotInSet(height))?.power;
+        if let Some(why) = &self.stopped {
+            return Err(Refusal::Stopped(why.clone()));
+        }
+        match &self.trust {
+            Trust::Sure if self.cleared => Ok(()),
+            Trust::Sure => {
+                let heard = Power(own.0 + self.power_of(self.exchanged.iter(), set));
+                match is_quorum(heard, set.total()) {
+                    true => Ok(()),
+                    false => {
+                        let wanted = 2 * set.total().0 / 3 + 1;
+                        Err(Refusal::Exchange {
+                            missing: wanted.saturating_sub(heard.0),
+                        })
+                    }
+                }
+            }
+            Trust::Asking(reason) => {
+                let heard = self.power_of(self.tips.keys(), set);
+                let progress = format!(
+                    "tips of validators with power {heard} known, more than 2/3 of {} needed",
+                    set.total()
+                );
+                Err(Refusal::Unsure {
+                    reason: reason.clone(),
+                    progress,
+                })
+            }
+            Trust::Waiting(reason, tip, _) => {
+                let progress = format!("signs again from height {}", tip.0.saturating_add(3));
+                Err(Refusal::Unsure {
+                    reason: reason.clone(),
+                    progress,
+                })
+            }
+        }
+    }
+
+    fn power_of<'a>(&self, ids: impl Iterator<Item = &'a MasternodeId>, set: &ValidatorSet) -> u64 {
+        let others = ids.filter(|id| Some(**id) != self.me);
+        others.filter_map(|id| set.get(id)).map(|v| v.power.0).sum()
+    }
+
+    /// Whether a message at `position` may be signed; if so it becomes the high-water mark (I1, I2).
+    pub fn take(&mut self, position: Position, set: &ValidatorSet) -> Result<(), Refusal> {
+        self.ready(position.height, set)?;
+        if self.high_water.is_some_and(|mark| position <= mark) {
+            return Err(Refusal::HighWater);
+        }
+        self.cleared = true;
+        self.high_water = Some(position);
+        Ok(())
+    }
+
+    /// A masternode has said which vote of this key it holds (B7 step 2).
+    pub fn exchanged_with(&mut self, masternode: MasternodeId) {
+        self.exchanged.insert(masternode);
+    }
+
+    /// A correctly signed message of this node's own key at a position of which `known` says whether the store holds
+    /// exactly it (`None`: the height is no longer held). True: the key is in use elsewhere or the store is stale.
+    pub fn own_message_seen(&mut self, position: Position, known: Option<bool>) -> bool {
+        let above = self.high_water.is_none_or(|mark| position > mark);
+        let alarm = self.is_sure() && (above || known == Some(false));
+        if alarm {
+            self.distrust("stale signer state or key in use elsewhere");
+        }
+        alarm
+    }
+
+    /// The store can no longer be trusted.
+    pub fn distrust(&mut self, reason: &str) {
+        self.trust = Trust::Asking(reason.to_string());
+        self.tips.clear();
+    }
+
+    /// A masternode, proved by its operator key, told its decided height.
+    pub fn tip_of(&mut self, masternode: MasternodeId, height: Height) {
+        if matches!(self.trust, Trust::Asking(_)) {
+            self.tips.entry(masternode).or_insert(height);
+        }
+    }
+
+    /// Where this node stands: `set` decides `height` + 1. Returns the new high-water mark when signing becomes safe
+    /// (B7 steps 4 and 5); it must be durable before anything is signed.
+    pub fn advance(&mut self, era: Era, height: Height, set: &ValidatorSet) -> Option<Position> {
+        match self.trust.clone() {
+            Trust::Sure => None,
+            Trust::Asking(reason) => {
+                let greatest = self
+                    .tips
+                    .values()
+                    .copied()
+                    .max()
+                    .unwrap_or(height)
+                    .max(height);
+                let heard = Power(self.power_of(self.tips.keys(), set));
+                if greatest == height && is_quorum(heard, set.total()) {
+                    self.trust = Trust::Waiting(reason, height, set.hash());
+                }
+                None
+            }
+            Trust::Waiting(reason, tip, asked) => {
+                if height == tip.next() && set.hash() != asked {
+                    // Block L + 1 changed the set: its members may hold certificates the old set knows nothing of (V5).
+                    self.trust = Trust::Asking(reason);
+                    self.tips.clear();
+                    return None;
+                }
+                if height.0 < tip.0.saturating_add(2) {
+                    return None;
+                }
+                self.trust = Trust::Sure;
+                let mark = Position {
+                    era,
+                    height,
+                    round: Round(u32::MAX),
+                    step: Step::Precommit,
+                };
+                self.high_water = self.high_water.max(Some(mark));
+                self.high_water
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::hash::Hash;
+    use crate::crypto::keys::PublicKey;
+    use crate::types::validators::Validator;
+
+    fn id(i: u8) -> MasternodeId {
+        MasternodeId(Hash([i; 32]))
+    }
+
+    fn set(ids: &[u8]) -> ValidatorSet {
+        let member = |i: &u8| Validator {
+            id: id(*i),
+            operator: PublicKey([*i; 32]),
+            power: Power(1_000),
+        };
+        ValidatorSet::new(ids.iter().map(member).collect()).unwrap()
+    }
+
+    fn at(height: u64, round: u32, step: Step) -> Position {
+        Position {
+            era: Era(0),
+            height: Height(height),
+            round: Round(round),
+            step,
+        }
+    }
+
+    #[test]
+    fn positions_never_decrease() {
+        let mut guard = Guard::new(Some(id(1)), None, None);
+        let alone = set(&[1]);
+        assert_eq!(
+            guard.take(at(1, 0, Step::Prevote), &alone),
+            Ok(()),
+            "B7.2: alone in V: at once"
+        );
+        assert_eq!(
+            guard.take(at(1, 0, Step::Prevote), &alone),
+            Err(Refusal::HighWater),
+            "I1"
+        );
+        assert_eq!(
+            guard.take(at(1, 0, Step::Propose), &alone),
+            Err(Refusal::HighWater),
+            "I2"
+        );
+        assert_eq!(guard.take(at(1, 0, Step::Precommit), &alone), Ok(()));
+        assert_eq!(guard.take(at(2, 0, Step::Propose), &alone), Ok(()));
+    }
+
+    #[test]
+    fn the_first_message_waits_for_a_quorum_of_exchanges() {
+        let mut guard = Guard::new(Some(id(1)), None, None);
+        let four = set(&[1, 2, 3, 4]);
+        guard.exchanged_with(id(2));
+        assert!(
+            matches!(guard.ready(Height(1), &four), Err(Refusal::Exchange { .. })),
+            "B7.2"
+        );
+        guard.exchanged_with(id(3));
+        assert_eq!(guard.take(at(1, 0, Step::Prevote), &four), Ok(()));
+    }
+
+    #[test]
+    fn a_lost_store_signs_again_two_heights_after_every_tip() {
+        let mut guard = Guard::new(Some(id(1)), None, Some("store missing".into()));
+        let four = set(&[1, 2, 3, 4]);
+        guard.tip_of(id(2), Height(7));
+        guard.tip_of(id(3), Height(9));
+        guard.advance(Era(0), Height(9), &four);
+        assert!(
+            !guard.is_sure(),
+            "B7.4: more than 2S/3 without the own power: all three others of four"
+        );
+        guard.tip_of(id(4), Height(8));
+        for height in 9..=10 {
+            assert_eq!(guard.advance(Era(0), Height(height), &four), None);
+        }
+        let mark = guard.advance(Era(0), Height(11), &four).unwrap();
+        assert_eq!(mark.height, Height(11), "B7.5: high-water L + 2");
+        [2, 3, 4].iter().for_each(|i| guard.exchanged_with(id(*i)));
+        assert_eq!(
+            guard.take(at(11, 5, Step::Prevote), &four),
+            Err(Refusal::HighWater)
+        );
+        assert_eq!(
+            guard.take(at(12, 0, Step::Prevote), &four),
+            Ok(()),
+            "B7.5: from L + 3"
+        );
+    }
+
+    #[test]
+    fn a_change_of_the_set_asks_again() {
+        let mut guard = Guard::new(Some(id(1)), None, Some("lost".into()));
+        [2, 3, 4]
+            .iter()
+            .for_each(|i| guard.tip_of(id(*i), Height(5)));
+        guard.advance(Era(0), Height(5), &set(&[1, 2, 3, 4]));
+        let other = set(&[1, 5, 6, 7]);
+        guard.advance(Era(0), Height(6), &other);
+        guard.advance(Era(0), Height(7), &other);
+        assert_eq!(
+            guard.advance(Era(0), Height(8), &other),
+            None,
+            "V5: the new set has not been asked"
+        );
+        [5, 6, 7]
+            .iter()
+            .for_each(|i| guard.tip_of(id(*i), Height(8)));
+        guard.advance(Era(0), Height(8), &other);
+        guard.advance(Era(0), Height(9), &other);
+        assert!(guard.advance(Era(0), Height(10), &other).is_some());
+    }
+
+    #[test]
+    fn a_vote_of_the_own_key_from_elsewhere_stops_signing() {
+        let mut guard = Guard::new(Some(id(1)), Some(at(5, 0, Step::Prevote)), None);
+        assert!(
+            !guard.own_message_seen(at(5, 0, Step::Prevote), Some(true)),
+            "the stored message itself"
+        );
+        assert!(
+            !guard.own_message_seen(at(3, 0, Step::Prevote), None),
+            "records dropped with their height say nothing"
+        );
+        assert!(
+            guard.own_message_seen(at(5, 0, Step::Precommit), None),
+            "B7.2: above the high-water mark"
+        );
+        assert!(!guard.is_sure());
+        let mut guard = Guard::new(Some(id(1)), Some(at(5, 0, Step::Precommit)), None);
+        assert!(
+            guard.own_message_seen(at(5, 0, Step::Prevote), Some(false)),
+            "B7.2: not the stored message"
+        );
+    }
+}

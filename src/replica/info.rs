@@ -1,0 +1,160 @@
+//! What people and other threads may know of the replica. Read only; nothing here changes or decides anything.
+
+use crate::base::time::Now;
+use crate::consensus::round::Step;
+use crate::ledger::decided::DecidedBlock;
+use crate::ledger::mempool::Mempool;
+use crate::ledger::state::State;
+use crate::replica::machine::Replica;
+use crate::types::ids::*;
+use crate::types::masternode::Evidence;
+use std::sync::Arc;
+
+/// Where consensus stands, and what it waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConsensusInfo {
+    /// Height being decided.
+    pub height: Height,
+    /// Era and round.
+    pub at: EraRound,
+    /// Step of the round: idle, propose, prevote or precommit.
+    pub step: &'static str,
+    /// Leader of the round.
+    pub proposer: Option<MasternodeId>,
+    /// Power that has prevoted and precommitted in the round.
+    pub prevotes: Power,
+    /// See `prevotes`.
+    pub precommits: Power,
+    /// Power of the set.
+    pub total: Power,
+    /// Power of connected validators, this node's own included.
+    pub connected: Power,
+    /// Whether connected validators hold a quorum.
+    pub quorum_connected: bool,
+    /// Whether a payment or a slot block is waiting to be decided.
+    pub due: bool,
+    /// Whether this node signs, or why not.
+    pub signing: Result<(), String>,
+    /// Whether its signer store is trusted (B7).
+    pub sure: bool,
+    /// What is waited for, for people.
+    pub waiting_for: String,
+    /// Whether the wall clock is not believed.
+    pub clock_alarm: bool,
+    /// Why the node has halted (S10), if it has.
+    pub halted: Option<String>,
+}
+
+impl Replica {
+    /// The ledger after the newest decided block.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+    /// The mempool.
+    pub fn mempool(&self) -> &Mempool {
+        &self.mempool
+    }
+    /// Decided blocks that are not durable in the ledger, ascending.
+    pub fn undurable(&self) -> impl Iterator<Item = &Arc<DecidedBlock>> {
+        self.undurable.iter()
+    }
+    /// The newest decided block since the start.
+    pub fn last_decided(&self) -> Option<&Arc<DecidedBlock>> {
+        self.last.as_ref()
+    }
+    /// Evidence recorded so far.
+    pub fn evidence(&self) -> impl Iterator<Item = &Evidence> {
+        self.evidence.values()
+    }
+    /// The masternode this node speaks for.
+    pub fn masternode(&self) -> Option<MasternodeId> {
+        self.guard.me()
+    }
+    /// Transactions of the blocks that are proposed at this height: pending ones that are seen as proposed.
+    pub fn is_proposed(&self, txid: &Txid) -> bool {
+        use crate::replica::height::Work;
+        self.height.blocks.values().any(|work| match work {
+            Work::Valid(block, _) => block.transactions.iter().any(|tx| tx.txid == *txid),
+            _ => false,
+        })
+    }
+
+    /// Where consensus stands.
+    pub fn consensus(&self, now: Now) -> ConsensusInfo {
+        let engine = &self.height.engine;
+        let set = &self.state.validators;
+        let at = engine.at();
+        let (prevotes, precommits) = engine.tally().powers(at.round);
+        let own = self.guard.me();
+        let connected = self
+            .peers
+            .iter()
+            .filter_map(|(_, p)| p.masternode)
+            .chain(own);
+        let connected: std::collections::BTreeSet<MasternodeId> = connected.collect();
+        let connected = Power(
+            connected
+                .iter()
+                .filter_map(|id| set.get(id))
+                .map(|v| v.power.0)
+                .sum(),
+        );
+        let height = self.height.height();
+        let signing = self
+            .guard
+            .ready(height, set)
+            .map_err(|refusal| refusal.to_string());
+        let slot = self.slot_block_due(now);
+        let due = slot || self.height.reason || self.mempool.has_candidate(slot);
+        let quorum_connected = is_quorum(connected, set.total());
+        ConsensusInfo {
+            height,
+            at,
+            step: match engine.state().step {
+                Step::Idle => "idle",
+                Step::Propose => "propose",
+                Step::Prevote => "prevote",
+                Step::Precommit => "precommit",
+            },
+            proposer: engine.leader(at.round),
+            prevotes,
+            precommits,
+            total: set.total(),
+            connected,
+            quorum_connected,
+            due,
+            waiting_for: self.waiting_for(due, quorum_connected, connected),
+            signing,
+            sure: self.guard.is_sure(),
+            clock_alarm: self.clock.alarm(),
+            halted: self.halted.clone(),
+        }
+    }
+
+    fn waiting_for(&self, due: bool, quorum_connected: bool, connected: Power) -> String {
+        let total = self.state.validators.total();
+        if let Some(why) = &self.halted {
+            return why.clone();
+        }
+        if !quorum_connected {
+            return format!(
+                "masternodes: power {connected} of {total} is connected, more than 2/3 is needed"
+            );
+        }
+        if self.height.certificate.is_some() {
+            return "the decided block, which is still missing or being checked".into();
+        }
+        if self.undurable.len() >= crate::replica::machine::LEDGER_BEHIND_MAX {
+            return "the disk: the ledger is behind".into();
+        }
+        if !due {
+            return "nothing: no payment is waiting and the slot has its block".into();
+        }
+        match self.height.engine.state().step {
+            Step::Idle => "the minimum block interval".into(),
+            Step::Propose => "the proposal of the round's leader".into(),
+            Step::Prevote => "prevotes of a quorum".into(),
+            Step::Precommit => "precommits of a quorum".into(),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! What enters the replica and what leaves it. The consensus thread, or the simulator, performs the effects.
+
+use crate::base::time::{MonoUs, Now};
+use crate::crypto::verify::{Check, Verified};
+use crate::ledger::decided::DecidedBlock;
+use crate::p2p::messages::{Message, PeerId, Proposal, Status};
+use crate::types::block::{Block, Certificate};
+use crate::types::ids::*;
+use crate::types::masternode::Evidence;
+use crate::types::polka::Polka;
+use crate::types::transaction::Tx;
+use crate::types::validators::ValidatorSet;
+use crate::types::vote::Vote;
+use std::sync::Arc;
+
+/// Names a request of an RPC client until it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Token(pub u64);
+
+/// Where a transaction came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// This node's user or wallet; the token is answered if there is one.
+    Local(Option<Token>),
+    /// A peer.
+    Peer(PeerId),
+}
+
+/// Something whose signatures are being checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Item {
+    /// A vote, and who sent it.
+    Vote(PeerId, Vote),
+    /// A proposal, who sent it, and when its frame was read (S4).
+    Proposal(PeerId, Arc<Proposal>, ReadAt),
+    /// A transaction for the mempool.
+    Tx(Origin, Tx),
+    /// All signatures of a proposed block that were not known to be good.
+    Block(BlockId),
+    /// A polka sent by a peer.
+    Polka(PeerId, Box<Polka>),
+    /// A certificate for the height being decided.
+    Certificate(PeerId, Box<Certificate>),
+}
+
+/// When a frame was read: kept so that a proposal is judged by its arrival, not by when its turn came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadAt(pub Now);
+
+/// What enters.
+#[derive(Debug)]
+pub enum Input {
+    /// A peer has greeted.
+    PeerUp(PeerId, Status),
+    /// A peer proved to be a masternode.
+    PeerMasternode(PeerId, MasternodeId),
+    /// A peer told where it stands.
+    PeerStatus(PeerId, Status),
+    /// A peer is gone.
+    PeerDown(PeerId),
+    /// A frame of class consensus, liveness or tx, and when it was read.
+    Frame(PeerId, Message, ReadAt),
+    /// Verdicts on what was given out with [`Effect::Verify`].
+    Verdicts(Vec<Result<Verified<Item>, Item>>),
+    /// The signer store is durable up to this sequence number.
+    SignerDurable(u64),
+    /// The ledger is durable up to this height.
+    LedgerDurable(Height),
+    /// The disk of the signer store is full: this write waits and is tried again by the thread that owns it.
+    SignerFull,
+    /// The disk of the ledger is full, likewise.
+    LedgerFull,
+    /// A transaction of this node's user.
+    Submit(Token, Tx),
+    /// A block that the sync machine fetched and whose certificate it verified.
+    Synced(Box<Block>, Verified<Certificate>),
+    /// A deadline passed.
+    Tick,
+}
+
+/// Keys and values for the signer store, in one synced transaction; `None` deletes.
+pub type SignerBatch = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+
+/// Why a transaction was not taken, in words for its sender.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// Breaks a rule of the ledger or the mempool.
+    #[error("{0}")]
+    Refused(String),
+    /// Spends an output that nobody knows.
+    #[error(
+        "input {0} is not known: it does not exist, is spent, or its transaction has not arrived"
+    )]
+    MissingInput(OutPoint),
+    /// Known already and waiting.
+    #[error("transaction is already in the mempool")]
+    InMempool,
+    /// Known already and final.
+    #[error("transaction is already final")]
+    Final,
+}
+
+/// What is reported to people, logs, metrics and wallets; carries no authority.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A block was decided.
+    Decided {
+        /// Block, certificate and changes.
+        decided: Arc<DecidedBlock>,
+        /// Round in which it was decided.
+        round: EraRound,
+        /// Time since the height began (its parent's decision), µs.
+        since_parent_us: u64,
+        /// By txid: time since this node first saw the transaction, µs.
+        finality_us: Vec<(Txid, u64)>,
+    },
+    /// A round > 0 was entered.
+    NewRound(Height, EraRound),
+    /// A proposal was made or received.
+    Proposed(Height, EraRound, BlockId),
+    /// A masternode signed two messages where one is allowed.
+    Evidence(Box<Evidence>),
+    /// Signing stopped or began; the text says why.
+    Signing(Result<(), String>),
+    /// A block that the rules forbid was proposed.
+    InvalidProposal(BlockId, String),
+    /// A decided block fails this node's own validation (S10).
+    Halted(String),
+    /// Transactions entered the mempool.
+    MempoolAccepted(Vec<Txid>),
+    /// A transaction was refused; the label is a bounded reason.
+    MempoolRefused(&'static str),
+    /// Work was shed because a bound was reached; the label names the bound.
+    Shed(&'static str),
+}
+
+/// What leaves.
+#[derive(Debug)]
+pub enum Effect {
+    /// Send a frame to these peers.
+    Send(Vec<PeerId>, Arc<Message>),
+    /// Check signatures and come back with [`Input::Verdicts`].
+    Verify(Vec<(Item, Vec<Check>)>),
+    /// Write to the signer store, in order, synced; then [`Input::SignerDurable`] with this number.
+    WriteSigner(u64, SignerBatch),
+    /// Commit a decided block to the ledger, in order; then [`Input::LedgerDurable`].
+    WriteLedger(Arc<DecidedBlock>),
+    /// Answer an RPC client's submission.
+    Reply(Token, Result<Txid, SubmitError>),
+    /// A peer broke a rule provably (P3).
+    Fault(PeerId, &'static str),
+    /// The height moved: sync and peers are told.
+    Advanced(Status, Arc<ValidatorSet>),
+    /// For people.
+    Event(Event),
+}
+
+/// When the replica wants [`Input::Tick`].
+pub type Deadline = Option<MonoUs>;

@@ -1,0 +1,383 @@
+//! The replica itself: state, dispatch, and when to act (S3). The parts of its behaviour stand in `height` (driving the
+//! consensus core), `blocks` (proposals, judging, deciding), `frames` (peers), `transactions` (mempool) and `start`.
+
+use crate::base::time::{MonoUs, Now};
+use crate::crypto::keys::SecretKey;
+use crate::crypto::verify::{Check, Verified};
+use crate::ledger::coins::{Coin, CoinView, ViewError};
+use crate::ledger::decided::DecidedBlock;
+use crate::ledger::mempool::{Mempool, MempoolLimits, Selection};
+use crate::ledger::state::State;
+use crate::p2p::messages::{Message, PeerId, Status};
+use crate::replica::clock::ClockGuard;
+use crate::replica::gate::Gate;
+use crate::replica::guard::Guard;
+use crate::replica::height::HeightWork;
+use crate::replica::io::*;
+use crate::replica::peers::Peers;
+use crate::types::ids::*;
+use crate::types::masternode::Evidence;
+use crate::types::vote::Vote;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+/// Blocks that may be decided and not yet durable in the ledger; beyond it no new height begins (back-pressure).
+pub const LEDGER_BEHIND_MAX: usize = 64;
+/// Frames of the next height that are kept until this one is decided; beyond it they are dropped and repaired by pull (S8).
+pub(super) const AHEAD_FRAME_COUNT_MAX: usize = 512;
+/// Bytes of those.
+pub(super) const AHEAD_BYTES_MAX: usize = 4 << 20;
+/// While a height is under way, peers are told this often which votes are held, ms: a frame that a full queue dropped
+/// cannot hold the height up.
+const REPAIR_MS: u64 = 1_000;
+/// Signature checks given out and not answered; beyond it transactions of peers are shed.
+pub(super) const CHECKS_OUT_MAX: usize = 16_384;
+
+/// What one node is.
+pub struct Config {
+    /// The masternode this node speaks for, with its operator key.
+    pub operator: Option<(MasternodeId, SecretKey)>,
+    /// Bounds of the mempool.
+    pub mempool: MempoolLimits,
+}
+
+/// Coins of decided blocks that the ledger environment does not show yet, over those that it shows.
+pub(super) struct Layered<'a> {
+    pub(super) pending: &'a BTreeMap<OutPoint, (Height, Option<Coin>)>,
+    pub(super) base: &'a dyn CoinView,
+}
+
+impl CoinView for Layered<'_> {
+    fn coin(&self, outpoint: &OutPoint) -> Result<Option<Coin>, ViewError> {
+        match self.pending.get(outpoint) {
+            Some((_, coin)) => Ok(*coin),
+            None => self.base.coin(outpoint),
+        }
+    }
+}
+
+/// One node's brain.
+pub struct Replica {
+    pub(super) operator: Option<(MasternodeId, SecretKey)>,
+    pub(super) state: State,
+    /// Changes of blocks not yet durable in the ledger: `None` is spent.
+    pub(super) pending: BTreeMap<OutPoint, (Height, Option<Coin>)>,
+    pub(super) undurable: VecDeque<Arc<DecidedBlock>>,
+    /// The newest decided block, for peers that are one height behind.
+    pub(super) last: Option<Arc<DecidedBlock>>,
+    /// The certificate of the newest decided block: last_commit of the next one.
+    pub(super) last_certificate: Option<crate::types::block::Certificate>,
+    pub(super) mempool: Mempool,
+    pub(super) first_seen: BTreeMap<Txid, MonoUs>,
+    pub(super) peers: Peers,
+    pub(super) guard: Guard,
+    pub(super) clock: ClockGuard,
+    pub(super) gate: Gate,
+    pub(super) height: HeightWork,
+    /// Greatest vote seen of each validator: shown to it when it connects (B7 step 2).
+    pub(super) seen: BTreeMap<MasternodeId, Vote>,
+    pub(super) evidence: BTreeMap<MasternodeId, Evidence>,
+    pub(super) ahead: VecDeque<(PeerId, Message, ReadAt)>,
+    pub(super) ahead_bytes: usize,
+    pub(super) requested: BTreeMap<Wtxid, MonoUs>,
+    pub(super) pushes: Vec<crate::types::transaction::Tx>,
+    pub(super) verify: Vec<(Item, Vec<Check>)>,
+    pub(super) checks_out: usize,
+    /// Whether the disk of the signer store or ledger is full.
+    pub(super) full: BTreeSet<&'static str>,
+    pub(super) halted: Option<String>,
+    pub(super) last_refusal: Option<String>,
+    /// What the core is to be fed, in order, and whether that is going on.
+    pub(super) inputs: VecDeque<crate::consensus::messages::Input>,
+    pub(super) feeding: bool,
+    pub(super) out: Vec<Effect>,
+}
+
+impl Replica {
+    pub(super) fn new(config: Config, state: State, guard: Guard, gate: Gate, now: Now) -> Replica {
+        let height = HeightWork::new(&state, guard.me(), now.mono);
+        Replica {
+            operator: config.operator,
+            height,
+            state,
+            pending: BTreeMap::new(),
+            undurable: VecDeque::new(),
+            last: None,
+            last_certificate: None,
+            mempool: Mempool::new(config.mempool),
+            first_seen: BTreeMap::new(),
+            peers: Peers::default(),
+            guard,
+            clock: ClockGuard::default(),
+            gate,
+            seen: BTreeMap::new(),
+            evidence: BTreeMap::new(),
+            ahead: VecDeque::new(),
+            ahead_bytes: 0,
+            requested: BTreeMap::new(),
+            pushes: Vec::new(),
+            verify: Vec::new(),
+            checks_out: 0,
+            full: BTreeSet::new(),
+            halted: None,
+            last_refusal: None,
+            inputs: VecDeque::new(),
+            feeding: false,
+            out: Vec::new(),
+        }
+    }
+
+    /// Reacts to one input. An error means that this node's own disk cannot be read: the node stops.
+    pub fn handle(
+        &mut self,
+        now: Now,
+        input: Input,
+        view: &dyn CoinView,
+    ) -> Result<Vec<Effect>, ViewError> {
+        match input {
+            Input::PeerUp(peer, status) => self.peer_up(peer, status),
+            Input::PeerMasternode(peer, id) => self.peer_masternode(now, peer, id),
+            Input::PeerStatus(peer, status) => self.peer_status(now, peer, status),
+            Input::PeerDown(peer) => {
+                if let Some(masternode) = self.peers.down(peer) {
+                    self.clock.forget(&masternode);
+                }
+            }
+            Input::Frame(peer, message, read) => self.frame(now, peer, message, read, view)?,
+            Input::Verdicts(verdicts) => self.verdicts(now, verdicts, view)?,
+            Input::SignerDurable(number) => self.signer_durable(now, number, view)?,
+            Input::LedgerDurable(height) => self.ledger_durable(height),
+            Input::SignerFull => self.disk_full("signer store"),
+            Input::LedgerFull => self.disk_full("ledger"),
+            Input::Submit(token, tx) => self.offer(now, tx, Origin::Local(Some(token)), view)?,
+            Input::Synced(block, certificate) => self.synced(now, *block, certificate, view)?,
+            Input::Tick => {}
+        }
+        self.progress(now, view)?;
+        Ok(std::mem::take(&mut self.out))
+    }
+
+    /// When [`Input::Tick`] is due.
+    pub fn deadline(&self, now: Now) -> Deadline {
+        let timers = self.height.next_timer();
+        let act = if self.height.begun {
+            self.build_due(now)
+        } else {
+            Some(self.act_due(now))
+        };
+        let relay = self.peers.deadline();
+        let expiry = self.mempool.next_expiry();
+        let fetch = self.height.next_fetch();
+        [timers, act, relay, expiry, fetch, self.height.repair]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// What follows from the state whatever the input was.
+    fn progress(&mut self, now: Now, view: &dyn CoinView) -> Result<(), ViewError> {
+        self.clock.check(now, &self.state.validators);
+        self.fire_timers(now, view)?;
+        self.revive(now, view)?;
+        self.maybe_begin(now, view)?;
+        self.maybe_build(now, view)?;
+        self.fetch_again(now);
+        if self.height.repair.is_some_and(|due| now.mono >= due) {
+            self.height.repair = Some(now.mono.plus_ms(REPAIR_MS));
+            self.ask_for_votes();
+        }
+        let departed = self.mempool.expire(now);
+        self.forget_departed(&departed);
+        self.push_transactions();
+        let relayed = self.peers.flush(now.mono);
+        self.out.extend(relayed);
+        self.report_signing();
+        if let Some((number, batch)) = self.gate.flush() {
+            self.out.push(Effect::WriteSigner(number, batch));
+        }
+        if !self.verify.is_empty() {
+            let batch = std::mem::take(&mut self.verify);
+            self.checks_out += batch.len();
+            self.out.push(Effect::Verify(batch));
+        }
+        Ok(())
+    }
+
+    /// The coins as they are after the newest decided block.
+    pub(super) fn with_view<R>(
+        &mut self,
+        base: &dyn CoinView,
+        work: impl FnOnce(&mut Replica, &dyn CoinView) -> R,
+    ) -> R {
+        // The map is taken out so that it can be read while the rest of the replica changes; `work` never touches it.
+        let pending = std::mem::take(&mut self.pending);
+        let result = work(
+            self,
+            &Layered {
+                pending: &pending,
+                base,
+            },
+        );
+        self.pending = pending;
+        result
+    }
+
+    /// Whether a block made now would be a slot block.
+    pub(super) fn slot_block_due(&self, now: Now) -> bool {
+        self.state
+            .is_slot_block(now.wall.max(self.state.earliest()))
+    }
+
+    fn has_reason(&self, now: Now) -> bool {
+        let slot = self.slot_block_due(now);
+        self.height.reason || slot || self.mempool.has_candidate(slot)
+    }
+
+    /// S3: a node acts at the next height when it has a reason and min_block_interval is over.
+    fn maybe_begin(&mut self, now: Now, view: &dyn CoinView) -> Result<(), ViewError> {
+        let free = self.undurable.len() < LEDGER_BEHIND_MAX && self.halted.is_none();
+        if !self.height.begun && free && now.wall >= self.state.earliest() && self.has_reason(now) {
+            self.height.begun = true;
+            self.height.repair = Some(now.mono.plus_ms(REPAIR_MS));
+            self.feed(now, crate::consensus::messages::Input::Begin, view)?;
+        }
+        Ok(())
+    }
+
+    /// When [`Replica::maybe_begin`] must be asked again if nothing else happens.
+    fn act_due(&self, now: Now) -> MonoUs {
+        let slot_ms = self.state.params().slot_ms;
+        let boundary = crate::base::time::WallMs(
+            (self.state.slot().0.saturating_add(1)).saturating_mul(slot_ms),
+        );
+        let wake = if self.has_reason(now) {
+            self.state.earliest()
+        } else {
+            boundary.max(self.state.earliest())
+        };
+        if wake <= now.wall {
+            // Back-pressure or a halt: durability reports wake the machine, not the clock.
+            return now.mono.plus_ms(slot_ms);
+        }
+        now.mono_at(wake)
+    }
+
+    /// The room for candidates of the next block.
+    pub(super) fn room(&self, slot_block: bool) -> Selection {
+        let limits = self.state.limits();
+        Selection {
+            bytes: limits.block_bodies_bytes as usize,
+            count: limits.block_tx_count as usize,
+            sigchecks: limits.block_sigcheck_count as usize,
+            registry: if slot_block {
+                limits.registry_tx_count as usize
+            } else {
+                0
+            },
+        }
+    }
+
+    /// Where this node stands, as its peers are told.
+    pub fn status(&self, now: Now) -> Status {
+        Status {
+            era: self.state.tip.era,
+            height: self.state.height(),
+            block: self.state.block(),
+            slot: Slot(now.wall.0 / self.state.params().slot_ms),
+            clock: now.wall,
+        }
+    }
+
+    pub(super) fn event(&mut self, event: Event) {
+        self.out.push(Effect::Event(event));
+    }
+
+    pub(super) fn send(&mut self, peer: PeerId, message: Message) {
+        self.out.push(Effect::Send(vec![peer], Arc::new(message)));
+    }
+
+    pub(super) fn check(&mut self, item: Item, checks: Vec<Check>) {
+        self.verify.push((item, checks));
+    }
+
+    fn verdicts(
+        &mut self,
+        now: Now,
+        verdicts: Vec<Result<Verified<Item>, Item>>,
+        view: &dyn CoinView,
+    ) -> Result<(), ViewError> {
+        self.checks_out = self.checks_out.saturating_sub(verdicts.len());
+        for verdict in verdicts {
+            match verdict {
+                Ok(item) => self.proven(now, item, view)?,
+                Err(item) => self.refuted(now, item, view)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn ledger_durable(&mut self, height: Height) {
+        self.disk_free("ledger");
+        while self
+            .undurable
+            .front()
+            .is_some_and(|d| d.block.header.height <= height)
+        {
+            let Some(decided) = self.undurable.pop_front() else {
+                break;
+            };
+            let at = decided.block.header.height;
+            let delta = &decided.delta;
+            let outpoints = delta
+                .created
+                .iter()
+                .chain(&delta.spent)
+                .map(|(outpoint, _)| outpoint);
+            for outpoint in outpoints {
+                if self
+                    .pending
+                    .get(outpoint)
+                    .is_some_and(|(changed, _)| *changed <= at)
+                {
+                    self.pending.remove(outpoint);
+                }
+            }
+        }
+        self.gate.prune(height, self.state.params().max_reorg);
+    }
+
+    fn disk_full(&mut self, which: &'static str) {
+        self.full.insert(which);
+        self.guard.stop(format!(
+            "no space left on the disk of the {which}; free some, signing goes on by itself"
+        ));
+    }
+
+    pub(super) fn disk_free(&mut self, which: &'static str) {
+        if self.full.remove(which) && self.full.is_empty() && self.halted.is_none() {
+            self.guard.resume();
+        }
+    }
+
+    /// A decided block breaks the rules (S10), or the chain is not what it should be: stop signing, go on serving.
+    pub(super) fn halt(&mut self, why: String) {
+        if self.halted.is_none() {
+            self.guard.stop(why.clone());
+            self.event(Event::Halted(why.clone()));
+            self.halted = Some(why);
+        }
+    }
+
+    fn report_signing(&mut self) {
+        let height = self.state.height().next();
+        let refusal = self
+            .guard
+            .ready(height, &self.state.validators)
+            .err()
+            .map(|r| r.to_string());
+        if refusal != self.last_refusal {
+            self.last_refusal = refusal.clone();
+            self.event(Event::Signing(refusal.map_or(Ok(()), Err)));
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! Starting is recovering (S5): the ledger's state and the signer store's records become a replica, whether the last stop
+//! was clean or a power cut. There is no other way to start.
+
+use crate::base::time::Now;
+use crate::consensus::machine::Machine;
+use crate::consensus::messages::Restored;
+use crate::consensus::round::Pinned;
+use crate::crypto::verify::Verified;
+use crate::ledger::apply::{self, ApplyError};
+use crate::ledger::coins::{CoinView, ViewError};
+use crate::ledger::state::State;
+use crate::replica::gate::Gate;
+use crate::replica::guard::Guard;
+use crate::replica::height::{Work, context, proposal_of};
+use crate::replica::io::*;
+use crate::replica::machine::{Config, Replica};
+use crate::replica::record::{Position, Record, RecordError};
+use crate::types::block::{Block, Certificate};
+use crate::types::ids::*;
+use crate::types::polka::Polka;
+use crate::types::validators::ValidatorSet;
+use crate::types::vote::{SignedProposal, Vote, VoteBody, VoteStep};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// What a node has on its disks when it starts.
+pub struct Disks {
+    /// The ledger's newest durable state.
+    pub state: State,
+    /// The certificate of its newest block; `None` at height 0.
+    pub certificate: Option<Certificate>,
+    /// All records of the signer store.
+    pub records: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Why the signer store cannot be trusted, if it cannot (B7 step 1).
+    pub unsure: Option<String>,
+}
+
+/// Why a node cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A record of the signer store cannot be read.
+    #[error(
+        "{0}; the signer store is damaged: move signer/ away and start again, the node abstains until it is safe to vote"
+    )]
+    Record(#[from] RecordError),
+    /// The ledger cannot be read.
+    #[error(transparent)]
+    View(#[from] ViewError),
+    /// A block that this node had decided does not apply to its own ledger.
+    #[error(
+        "block {height} in the signer store does not apply to the ledger ({why}): the ledger is damaged, run 'timed db rebuild'"
+    )]
+    Redo {
+        /// Height of the block.
+        height: Height,
+        /// The rule it breaks.
+        why: String,
+    },
+}
+
+#[derive(Default)]
+struct Found {
+    high_water: Option<Position>,
+    votes: BTreeMap<Height, Vec<Vote>>,
+    proposals: BTreeMap<Height, Vec<SignedProposal>>,
+    locks: BTreeMap<Height, Pinned>,
+    valids: BTreeMap<Height, Pinned>,
+    polkas: BTreeMap<Height, Vec<Polka>>,
+    entries: BTreeMap<Height, Vec<Vote>>,
+    blocks: BTreeMap<Height, Vec<Block>>,
+    certificates: BTreeMap<Height, Certificate>,
+    evidence: Vec<crate::types::masternode::Evidence>,
+    keys: BTreeSet<Vec<u8>>,
+}
+
+fn read(records: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Found, RecordError> {
+    let mut found = Found::default();
+    for (key, value) in records {
+        match Record::read(&key, &value)? {
+            Record::HighWater(position) => found.high_water = Some(position),
+            Record::Proposal(p) => found.proposals.entry(p.body.height).or_default().push(p),
+            Record::Vote(v) => found.votes.entry(v.body.height).or_default().push(v),
+            Record::Lock(height, block, at) => {
+                found.locks.insert(height, Pinned { block, at });
+            }
+            Record::Valid(height, block, at) => {
+                found.valids.insert(height, Pinned { block, at });
+            }
+            Record::Polka(p) => found.polkas.entry(p.height).or_default().push(p),
+            Record::Entry(height, _, votes) => drop(found.entries.insert(height, votes)),
+            Record::Block(b) => found.blocks.entry(b.header.height).or_default().push(*b),
+            Record::Certificate(c) => drop(found.certificates.insert(c.height, c)),
+            Record::Evidence(e) => found.evidence.push(*e),
+        }
+        found.keys.insert(key);
+    }
+    Ok(found)
+}
+
+/// Keeps what verifies: records are our own, but a proof is a proof.
+fn proven<T: Clone>(
+    items: Vec<T>,
+    check: impl Fn(&T) -> Option<Vec<crate::crypto::verify::Check>>,
+) -> Vec<Verified<T>> {
+    let checked = items
+        .into_iter()
+        .filter_map(|item| check(&item).map(|checks| (item, checks)))
+        .collect();
+    Verified::check_many(checked)
+        .into_iter()
+        .filter_map(Result::ok)
+        .collect()
+}
+
+impl Replica {
+    /// A replica at start, and what it wants done first: ledger writes of blocks that were decided and not yet durable, then
+    /// whatever the height calls for.
+    pub fn start(
+        config: Config,
+        disks: Disks,
+        now: Now,
+        view: &dyn CoinView,
+    ) -> Result<(Replica, Vec<Effect>), StartError> {
+        let mut found = read(disks.records)?;
+        let me = config.operator.as_ref().map(|(id, _)| *id);
+        let unsure = disks
+            .unsure
+            .or_else(|| votes_above(&found, &disks.state, me));
+        let guard = Guard::new(me, found.high_water, unsure);
+        let gate = Gate::new(std::mem::take(&mut found.keys));
+        let mut replica = Replica::new(config, disks.state, guard, gate, now);
+        replica.mempool.set_branch(replica.state.tip.branch);
+        if let Some(certificate) = disks.certificate {
+            replica.remember_signers(&certificate);
+            replica.last_certificate = Some(certificate);
+        }
+        replica.evidence = found.evidence.drain(..).map(|e| (e.offender, e)).collect();
+        replica.redo(&mut found, now, view)?;
+        replica.resume(found, now, view)?;
+        let effects = replica.handle(now, Input::Tick, view)?;
+        Ok((replica, effects))
+    }
+
+    /// Applies again what was decided and had not reached the ledger's disk.
+    fn redo(&mut self, found: &mut Found, now: Now, view: &dyn CoinView) -> Result<(), StartError> {
+        loop {
+            let height = self.state.height().next();
+            let Some(certificate) = found.certificates.remove(&height) else {
+                return Ok(());
+            };
+            let blocks = found.blocks.remove(&height).unwrap_or_default();
+            let Some(block) = blocks.into_iter().find(|b| b.id() == certificate.block) else {
+                return Ok(());
+            };
+            let judged = self.with_view(view, |replica, layered| {
+                apply::apply(layered, &replica.state, &block)
+            });
+            let applied = judged.map_err(|error| match error {
+                ApplyError::View(error) => StartError::View(error),
+                ApplyError::Invalid(invalid) => StartError::Redo {
+                    height,
+                    why: invalid.to_string(),
+                },
+            })?;
+            self.remember_signers(&certificate);
+            let (id, delta) = (certificate.block, Arc::new(applied.delta));
+            self.height
+                .blocks
+                .insert(id, Work::Valid(Arc::new(block), delta));
+            self.certified(now, Box::new(certificate), view)?;
+        }
+    }
+
+    /// Goes on in the height that was under way.
+    fn resume(
+        &mut self,
+        mut found: Found,
+        now: Now,
+        view: &dyn CoinView,
+    ) -> Result<(), StartError> {
+        let height = self.state.height().next();
+        let (chain, branch, set) = (
+            self.state.chain_id(),
+            self.state.tip.branch,
+            self.state.validators.clone(),
+        );
+        let operator = |id: &MasternodeId| set.get(id).map(|v| v.operator);
+        let vote_check = |v: &Vote| Some(vec![v.signature_check(chain, operator(&v.voter)?)]);
+        let votes = proven(found.votes.remove(&height).unwrap_or_default(), vote_check);
+        let proposals = proven(found.proposals.remove(&height).unwrap_or_default(), |p| {
+            Some(vec![p.signature_check(chain, operator(&p.proposer)?)])
+        });
+        let polkas = proven(found.polkas.remove(&height).unwrap_or_default(), |p| {
+            p.checks(chain, branch, &set).ok()
+        });
+        let entry = proven(
+            found.entries.remove(&height).unwrap_or_default(),
+            vote_check,
+        );
+        let mut held = Vec::new();
+        for block in found.blocks.remove(&height).unwrap_or_default() {
+            let judged = self.with_view(view, |replica, layered| {
+                apply::apply(layered, &replica.state, &block)
+            });
+            match judged {
+                Ok(applied) => {
+                    held.push(block.id());
+                    let work = Work::Valid(Arc::new(block), Arc::new(applied.delta));
+                    self.height.blocks.insert(delta_id(&work), work);
+                }
+                Err(ApplyError::View(error)) => return Err(error.into()),
+                // What this node once wrote as valid for another parent no longer matters.
+                Err(ApplyError::Invalid(_)) => {}
+            }
+        }
+        if votes.is_empty() && proposals.is_empty() {
+            return Ok(());
+        }
+        let present = |p: &Option<&Pinned>| p.filter(|p| held.contains(&p.block)).copied();
+        let lock = present(&found.locks.get(&height));
+        let valid = present(&found.valids.get(&height));
+        let restored = Restored {
+            votes: votes.clone(),
+            proposals: proposals.clone(),
+            lock,
+            valid,
+            polkas,
+            entry,
+            blocks: held,
+        };
+        let (engine, outputs) = Machine::restore(context(&self.state, self.guard.me()), restored);
+        self.height.engine = engine;
+        self.height.begun = true;
+        self.height.repair = Some(now.mono);
+        self.height.lock = lock;
+        self.height.own_votes = votes;
+        self.height.own_proposals = proposals.clone();
+        self.perform(now, outputs, view)?;
+        for signed in proposals {
+            let block = match self.height.blocks.get(&signed.body.block) {
+                Some(Work::Valid(block, _)) => block.clone(),
+                _ => continue,
+            };
+            let proposal = Arc::new(proposal_of(&block, SignedProposal::clone(&signed)));
+            self.offered(now, proposal, signed, true, view)?;
+        }
+        Ok(())
+    }
+
+    /// What a certificate shows of each signer's votes, for B7 step 2.
+    fn remember_signers(&mut self, certificate: &Certificate) {
+        let set = self.state.last_validators.clone();
+        let set = if certificate.height == self.state.height() {
+            set
+        } else {
+            self.state.validators.clone()
+        };
+        for vote in votes_of(certificate, &set, self.state.tip.last_branch) {
+            self.seen.insert(vote.voter, vote);
+        }
+    }
+}
+
+fn delta_id(work: &Work) -> BlockId {
+    match work {
+        Work::Valid(_, delta) | Work::Checking(_, delta) => delta.after.block(),
+        _ => BlockId::default(),
+    }
+}
+
+/// The precommits in a certificate, one by one.
+fn votes_of(certificate: &Certificate, set: &ValidatorSet, branch: Branch) -> Vec<Vote> {
+    let commit = &certificate.commit;
+    let body = VoteBody {
+        step: VoteStep::Precommit,
+        branch,
+        era: commit.at.era,
+        height: certificate.height,
+        round: commit.at.round,
+        valid_round: None,
+        block: Some(certificate.block),
+    };
+    let signers = commit.signers.ones().zip(commit.signatures.iter());
+    let vote = |(i, s): (usize, &crate::crypto::keys::Signature)| {
+        set.members().get(i).map(|v| Vote {
+            body,
+            voter: v.id,
+            signature: *s,
+        })
+    };
+    signers.filter_map(vote).collect()
+}
+
+/// B7 step 1: a stored certificate that holds a vote of this key above the high-water mark betrays a stale store.
+fn votes_above(found: &Found, state: &State, me: Option<MasternodeId>) -> Option<String> {
+    let me = me?;
+    let above = found.certificates.values().any(|certificate| {
+        let votes = votes_of(certificate, &state.validators, state.tip.branch);
+        votes.iter().filter(|v| v.voter == me).any(|v| {
+            let step = crate::replica::record::Step::Precommit;
+            let position = Position {
+                era: v.body.era,
+                height: v.body.height,
+                round: v.body.round,
+                step,
+            };
+            found.high_water.is_none_or(|mark| position > mark)
+        })
+    });
+    above.then(|| "the signer store holds a vote of this key above its own high-water mark".into())
+}

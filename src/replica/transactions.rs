@@ -1,0 +1,257 @@
+//! Transactions on their way into the mempool and out to peers (section 5, L4).
+
+use crate::base::bounded::BoundedVec;
+use crate::base::limits::{FRAME_TX_BYTES, INV_COUNT_MAX};
+use crate::base::time::{MonoUs, Now};
+use crate::crypto::verify::Verified;
+use crate::ledger::coins::{CoinView, ViewError};
+use crate::ledger::mempool::{Admission, AdmitError, Departed, Refusal, Source};
+use crate::p2p::messages::{Message, PeerId};
+use crate::replica::io::*;
+use crate::replica::machine::{CHECKS_OUT_MAX, Replica};
+use crate::types::block::Block;
+use crate::types::ids::*;
+use crate::types::transaction::Tx;
+use std::sync::Arc;
+
+/// Transactions asked for and not yet arrived; beyond it inventories are ignored.
+const REQUESTED_COUNT_MAX: usize = 8_192;
+/// A transaction that was asked for may be asked of another peer after this time, ms.
+const REQUEST_MS: u64 = 2_000;
+
+fn source_of(origin: Origin) -> Source {
+    match origin {
+        Origin::Local(_) => Source::Local,
+        Origin::Peer(peer) => Source::Peer(peer.0),
+    }
+}
+
+/// A bounded name of a refusal, for metrics.
+fn label(refusal: &Refusal) -> &'static str {
+    match refusal {
+        Refusal::Known => "known",
+        Refusal::RejectedBefore => "rejected-before",
+        Refusal::OtherBranch => "other-branch",
+        Refusal::Coinbase => "coinbase",
+        Refusal::Invalid(_) => "invalid",
+        Refusal::Conflict { .. } => "conflict",
+        Refusal::OtherWitness(_) => "other-witness",
+        Refusal::SpentByDecided { .. } => "spent",
+        Refusal::Missing(_) | Refusal::NoSuchCoin(_) => "missing-input",
+        Refusal::TooDeep => "too-deep",
+        Refusal::PeerShare => "peer-share",
+        Refusal::Full => "full",
+    }
+}
+
+impl Replica {
+    /// A transaction is offered: cheap questions first, then its signatures go to the pool.
+    pub(super) fn offer(
+        &mut self,
+        now: Now,
+        tx: Tx,
+        origin: Origin,
+        view: &dyn CoinView,
+    ) -> Result<(), ViewError> {
+        self.requested.remove(&tx.wtxid);
+        if matches!(origin, Origin::Peer(_)) && self.checks_out + self.verify.len() > CHECKS_OUT_MAX
+        {
+            self.event(Event::Shed("transactions being checked"));
+            return Ok(());
+        }
+        let source = source_of(origin);
+        let admission = self.with_view(view, |replica, layered| {
+            replica
+                .mempool
+                .consider(now, &tx, source, layered, &replica.state)
+        })?;
+        match admission {
+            Admission::Known => self.answer(origin, Err(SubmitError::InMempool)),
+            Admission::Orphan { missing } => {
+                let missing = missing.first().copied().unwrap_or_default();
+                self.answer(origin, Err(SubmitError::MissingInput(missing)));
+            }
+            Admission::Refused(refusal) => self.refuse(origin, &refusal),
+            Admission::Check { checks, .. } => {
+                self.first_seen.entry(tx.txid).or_insert(now.mono);
+                self.check(Item::Tx(origin, tx), checks);
+            }
+        }
+        Ok(())
+    }
+
+    /// An orphan whose parent has come is offered again.
+    pub(super) fn offer_again(
+        &mut self,
+        now: Now,
+        tx: Tx,
+        source: Source,
+        view: &dyn CoinView,
+    ) -> Result<(), ViewError> {
+        let origin = match source {
+            Source::Peer(peer) => Origin::Peer(PeerId(peer)),
+            _ => Origin::Local(None),
+        };
+        self.offer(now, tx, origin, view)
+    }
+
+    fn answer(&mut self, origin: Origin, result: Result<Txid, SubmitError>) {
+        if let Origin::Local(Some(token)) = origin {
+            self.out.push(Effect::Reply(token, result));
+        }
+    }
+
+    fn refuse(&mut self, origin: Origin, refusal: &Refusal) {
+        let error = match refusal {
+            Refusal::Known => SubmitError::InMempool,
+            Refusal::Missing(outpoint) | Refusal::NoSuchCoin(outpoint) => {
+                SubmitError::MissingInput(*outpoint)
+            }
+            other => SubmitError::Refused(other.to_string()),
+        };
+        self.event(Event::MempoolRefused(label(refusal)));
+        self.answer(origin, Err(error));
+    }
+
+    /// A transaction's signatures hold: into the mempool, and on to peers.
+    pub(super) fn admit(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        tx: Tx,
+        proof: Verified<Tx>,
+        view: &dyn CoinView,
+    ) -> Result<(), ViewError> {
+        let source = source_of(origin);
+        let admitted = self.with_view(view, |replica, layered| {
+            replica
+                .mempool
+                .admit(now, proof, source, layered, &replica.state)
+        });
+        match admitted {
+            Ok(admitted) => {
+                self.forget_departed(&admitted.evicted);
+                self.event(Event::MempoolAccepted(vec![tx.txid]));
+                self.answer(origin, Ok(tx.txid));
+                match origin {
+                    Origin::Local(_) => self.pushes.push(tx),
+                    Origin::Peer(_) => self.peers.relay_tx(now.mono, tx.wtxid),
+                }
+                for (orphan, source) in admitted.orphans_now_ready {
+                    self.offer_again(now, orphan, source, view)?;
+                }
+                Ok(())
+            }
+            Err(AdmitError::View(error)) => Err(error),
+            Err(AdmitError::Refused { refusal, evicted }) => {
+                self.forget_departed(&evicted);
+                self.first_seen.remove(&tx.txid);
+                self.refuse(origin, &refusal);
+                Ok(())
+            }
+        }
+    }
+
+    /// A transaction's signature does not hold: remembered by wtxid, so that its txid is not spoiled (L4).
+    pub(super) fn refuse_signature(&mut self, origin: Origin, tx: &Tx) {
+        self.mempool.reject(tx.wtxid);
+        self.first_seen.remove(&tx.txid);
+        self.event(Event::MempoolRefused("signature"));
+        match origin {
+            Origin::Peer(peer) => self
+                .out
+                .push(Effect::Fault(peer, "a transaction with a bad signature")),
+            local => self.answer(
+                local,
+                Err(SubmitError::Refused("a signature does not hold".into())),
+            ),
+        }
+    }
+
+    /// Time from first sight to finality of the transactions of a decided block.
+    pub(super) fn finality_of(&self, now: Now, block: &Block) -> Vec<(Txid, u64)> {
+        let seen = |tx: &Tx| {
+            self.first_seen
+                .get(&tx.txid)
+                .map(|at| (tx.txid, now.mono.since(*at)))
+        };
+        block.transactions.iter().filter_map(seen).collect()
+    }
+
+    pub(super) fn forget_departed(&mut self, departed: &[Departed]) {
+        for gone in departed {
+            self.first_seen.remove(&gone.tx.txid);
+        }
+    }
+
+    /// A peer names transactions it holds: those unknown are asked for.
+    pub(super) fn inventory(&mut self, now: Now, peer: PeerId, wtxids: &[Wtxid]) {
+        let stale = |asked: &MonoUs| now.mono.since(*asked) >= REQUEST_MS * 1_000;
+        let mut wanted = Vec::new();
+        for wtxid in wtxids {
+            self.peers.has_tx(peer, *wtxid);
+            let asked = self.requested.get(wtxid).is_some_and(|at| !stale(at));
+            if asked || self.mempool.has_seen(wtxid) {
+                continue;
+            }
+            if self.requested.len() >= REQUESTED_COUNT_MAX {
+                self.requested.retain(|_, at| !stale(at));
+                if self.requested.len() >= REQUESTED_COUNT_MAX {
+                    break;
+                }
+            }
+            self.requested.insert(*wtxid, now.mono);
+            wanted.push(*wtxid);
+        }
+        for part in wanted.chunks(INV_COUNT_MAX) {
+            self.send(
+                peer,
+                Message::GetTx(BoundedVec::take_from(part.iter().copied())),
+            );
+        }
+    }
+
+    pub(super) fn serve_transactions(&mut self, peer: PeerId, wtxids: &[Wtxid]) {
+        let held: Vec<Tx> = wtxids
+            .iter()
+            .filter_map(|w| self.mempool.get_by_wtxid(w).cloned())
+            .collect();
+        held.iter().for_each(|tx| self.peers.has_tx(peer, tx.wtxid));
+        for frame in frames_of(&held) {
+            self.send(peer, frame);
+        }
+    }
+
+    /// This node's own transactions go to every peer at once: naming them first would cost a round trip.
+    pub(super) fn push_transactions(&mut self) {
+        let txs = std::mem::take(&mut self.pushes);
+        let to = self.peers.ids();
+        if txs.is_empty() || to.is_empty() {
+            return;
+        }
+        for peer in &to {
+            txs.iter().for_each(|tx| self.peers.has_tx(*peer, tx.wtxid));
+        }
+        for frame in frames_of(&txs) {
+            self.out.push(Effect::Send(to.clone(), Arc::new(frame)));
+        }
+    }
+}
+
+/// Transactions in as few frames as their limit allows.
+fn frames_of(txs: &[Tx]) -> Vec<Message> {
+    let mut frames = Vec::new();
+    let (mut part, mut bytes) = (Vec::new(), 8);
+    for tx in txs {
+        if bytes + tx.size > FRAME_TX_BYTES {
+            frames.push(Message::Txs(BoundedVec::take_from(part.drain(..))));
+            bytes = 8;
+        }
+        bytes += tx.size;
+        part.push(tx.clone());
+    }
+    if !part.is_empty() {
+        frames.push(Message::Txs(BoundedVec::take_from(part)));
+    }
+    frames
+}
