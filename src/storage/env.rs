@@ -258,19 +258,6 @@ pub(super) enum Scan {
     Stop,
 }
 
-fn get<'t, T: Transaction>(
-    txn: &'t T,
-    env: &Env,
-    table: Table,
-    key: &[u8],
-) -> Result<Option<&'t [u8]>, StorageError> {
-    match txn.get(env.tables[table.0], &key) {
-        Ok(value) => Ok(Some(value)),
-        Err(lmdb::Error::NotFound) => Ok(None),
-        Err(e) => Err(explain(&env.dir, "reading", e)),
-    }
-}
-
 fn scan<T: Transaction>(
     txn: &T,
     env: &Env,
@@ -308,7 +295,11 @@ pub(super) struct Read<'e> {
 impl Read<'_> {
     /// The value of `key`.
     pub(super) fn get(&self, table: Table, key: &[u8]) -> Result<Option<&[u8]>, StorageError> {
-        get(&self.txn, self.env, table, key)
+        match self.txn.get(self.env.tables[table.0], &key) {
+            Ok(value) => Ok(Some(value)),
+            Err(lmdb::Error::NotFound) => Ok(None),
+            Err(e) => Err(explain(&self.env.dir, "reading", e)),
+        }
     }
 
     /// Visits entries in key order, from the first key that is not below `from`.
@@ -336,12 +327,6 @@ pub(super) struct Write<'e> {
 }
 
 impl Write<'_> {
-    /// The value of `key`, as this transaction left it.
-    #[cfg(test)]
-    pub(super) fn get(&self, table: Table, key: &[u8]) -> Result<Option<&[u8]>, StorageError> {
-        get(&self.txn, self.env, table, key)
-    }
-
     /// Visits entries as [`Read::scan`].
     pub(super) fn scan(
         &self,
@@ -364,7 +349,6 @@ impl Write<'_> {
         result.map_err(|e| explain(&self.env.dir, "writing", e))
     }
 
-    #[cfg(test)]
     /// Sets `key` if it is not there. False: it is there, and stays as it is.
     pub(super) fn insert(
         &mut self,
@@ -462,7 +446,6 @@ mod tests {
         let mut write = env.write().unwrap();
         assert!(write.insert(T, b"k", b"1").unwrap());
         assert!(!write.insert(T, b"k", b"2").unwrap());
-        assert_eq!(write.get(T, b"k").unwrap(), Some(&b"1"[..]));
         drop(write);
         assert_eq!(env.read().unwrap().get(T, b"k").unwrap(), None);
         let mut write = env.write().unwrap();

@@ -1,17 +1,23 @@
 //! L6, what is on disk: two LMDB environments, each written by one thread.
 //!
-//! The ledger's holds decided blocks and the ledger they make (all or nothing, L12, S5); [`KvStore`] holds what a
+//! [`LedgerStore`] holds decided blocks and the ledger they make (all or nothing, L12, S5); [`KvStore`] holds what a
 //! masternode signed, synced before it is said (S5, B7). Inputs: decided blocks with their deltas, opaque records.
 //! Outputs: coins, blocks, certificates, proofs, typed errors that say what to do. Never: judges a block, reads a clock,
 //! retries a failed sync, or lets a pointer into the map escape a transaction.
 
 mod env;
 pub mod error;
+pub mod reader;
 pub mod schema;
 pub mod signer;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
+pub mod writer;
 
 pub use env::EnvStats;
 pub use error::StorageError;
+pub use reader::Snapshot;
 pub use signer::{Change, DropBelow, KvStore, Record, Signer, UnsureReason};
+pub use writer::{LedgerStats, LedgerStore};
