@@ -17,10 +17,10 @@ pub use keys::{Fallback, KeySpec, Kind, SECTIONS, keys};
 pub use load::{ConfigError, Flags, Inputs, Settings, Source};
 pub use render::{example, packaged_example, print_config};
 pub use typed::{
-    Config, Limits, Log, LogFormat, Masternode, Mempool, Node, P2p, Rpc, Storage, Sync, SyncVerify,
-    Threads, Wallet, http_port, p2p_port,
+    Config, Limits, Log, LogFormat, Masternode, Mempool, Node, P2p, Rpc, Storage, Threads, Wallet,
+    http_port, p2p_port,
 };
-pub use value::{Checkpoint, Endpoint, RpcUser, Value};
+pub use value::{Endpoint, RpcUser, Value};
 
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@
 //! Inputs: none. Outputs: [`keys`]. Never: holds a key that nothing reads.
 
 /// Sections of the configuration file, in the order they are printed, with one line of help each.
-pub const SECTIONS: [(&str, &str); 11] = [
+pub const SECTIONS: [(&str, &str); 10] = [
     (
         "node",
         "Which network this node is on, and where it keeps its data.",
@@ -19,7 +19,6 @@ pub const SECTIONS: [(&str, &str); 11] = [
         "threads",
         "Which cores each thread may use, as N, A-B or A-B/STEP joined by commas; empty = any core. \"timed topology\" shows the effect.",
     ),
-    ("sync", "Catching up with the chain."),
     ("wallet", "The wallets of this node."),
     ("log", "What is written to standard error."),
     ("limits", "Bounds of this process as a whole."),
@@ -57,8 +56,6 @@ pub enum Kind {
     Cores,
     /// Log filter: a level, or `MODULE=LEVEL` parts joined by commas.
     LogFilter,
-    /// `HEIGHT:ID` of a block; may be empty.
-    Checkpoint,
 }
 
 /// What holds when nobody set the key.
@@ -157,7 +154,6 @@ impl KeySpec {
                 "off, error, warn, info, debug, trace, or \"MODULE=LEVEL\" parts joined by commas"
                     .into()
             }
-            Kind::Checkpoint => "\"HEIGHT:ID\"".into(),
         }
     }
 }
@@ -205,7 +201,7 @@ pub fn keys() -> &'static [KeySpec] {
     &KEYS
 }
 
-static KEYS: [KeySpec; 36] = [
+static KEYS: [KeySpec; 35] = [
     value("node", "network", Kind::Choice(&["main", "test", "dev"]), "\"main\"")
         .help("The network. main and test need a genesis file; dev makes its own when the data directory is empty."),
     derived("node", "datadir", Kind::Path, "~/.timecoin/NETWORK")
@@ -234,6 +230,8 @@ static KEYS: [KeySpec; 36] = [
         .help("Threads that answer reads, so that a heavy query never delays a vote."),
     number("rpc", "max_connections", (1, 4_096), "256", "connections")
         .help("Open HTTP connections; more are closed."),
+    number("rpc", "max_batch", (1, 1_000), "1000", "calls")
+        .help("Most calls in one batch."),
     derived("rpc", "rate_anonymous", Kind::Integer { min: 0, max: 1_000_000 }, "100; on dev 0").unit("requests/s").reloads()
         .help("Requests per second from one address without credentials; beyond it 429. 0 = no limit."),
     derived("rpc", "rate_user", Kind::Integer { min: 0, max: 10_000_000 }, "10000; on dev 0").unit("calls/s").reloads()
@@ -255,10 +253,6 @@ static KEYS: [KeySpec; 36] = [
     number("threads", "pool", (0, 256), "0", "threads")
         .help("Threads that check signatures; 0 = one per core that the pool may use."),
     cores("pool_cores", "Threads that check signatures."),
-    value("sync", "verify", Kind::Choice(&["full", "certified"]), "\"full\"")
-        .help("certified skips transaction signatures below the trusted block, and nothing else."),
-    value("sync", "trusted", Kind::Checkpoint, "\"\"")
-        .help("A block that operators agreed on, as a root of trust after the network stood still for longer than the trusting period."),
     value("wallet", "enable", Kind::Bool, "true")
         .help("Whether this node holds wallets. Without, the wallet methods are not there."),
     derived("wallet", "default", Kind::Name, "\"default\" on dev, else empty")

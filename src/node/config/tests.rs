@@ -108,7 +108,6 @@ fn wrong_values_say_line_key_and_what_would_be_right() {
         "[rpc]\nbind = [\"localhost:1\"]\n",
         "[rpc]\nusers = [\"me:password\"]\n",
         "[threads]\nnet = \"x\"\n",
-        "[sync]\ntrusted = \"5\"\n",
         "[log]\nlevel = \"loud\"\n",
         "[wallet]\ndefault = \"../x\"\n",
     ] {

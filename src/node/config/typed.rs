@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use super::cores::CoreSet;
 use super::load::{ConfigError, Inputs, Settings};
-use super::value::{Checkpoint, Endpoint, RpcUser, Value, parse_address, parse_user_methods};
+use super::value::{Endpoint, RpcUser, Value, parse_address, parse_user_methods};
 use crate::types::address::Network;
 
 /// Default port for peers.
@@ -68,6 +68,8 @@ pub struct Rpc {
     pub workers: usize,
     /// Open HTTP connections.
     pub max_connections: usize,
+    /// Most calls in one batch.
+    pub max_batch: usize,
     /// Requests per second and address without credentials; 0 = no limit.
     pub rate_anonymous: u64,
     /// Calls per second and user; 0 = no limit.
@@ -116,24 +118,6 @@ pub struct Threads {
     pub pool: Option<usize>,
     /// Cores of the verification pool.
     pub pool_cores: CoreSet,
-}
-
-/// How much of a synced block is checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SyncVerify {
-    /// Everything.
-    Full,
-    /// Everything but transaction signatures below the trusted block (F3).
-    Certified,
-}
-
-/// `[sync]`
-#[derive(Clone, Debug)]
-pub struct Sync {
-    /// How much is checked.
-    pub verify: SyncVerify,
-    /// Root of trust (F2).
-    pub trusted: Option<Checkpoint>,
 }
 
 /// `[wallet]`
@@ -193,8 +177,6 @@ pub struct Config {
     pub masternode: Masternode,
     /// `[threads]`
     pub threads: Threads,
-    /// `[sync]`
-    pub sync: Sync,
     /// `[wallet]`
     pub wallet: Wallet,
     /// `[log]`
@@ -246,7 +228,6 @@ impl<'a> Reader<'a> {
                 operator_key: self.path("masternode", "operator_key")?,
             },
             threads: self.threads()?,
-            sync: self.sync()?,
             wallet: Wallet {
                 enable: self.flag("wallet", "enable")?,
                 default: Some(self.text("wallet", "default")?).filter(|name| !name.is_empty()),
@@ -300,6 +281,7 @@ impl<'a> Reader<'a> {
             users,
             workers: self.count("rpc", "workers")?,
             max_connections: self.count("rpc", "max_connections")?,
+            max_batch: self.count("rpc", "max_batch")?,
             rate_anonymous: self.number("rpc", "rate_anonymous")?,
             rate_user: self.number("rpc", "rate_user")?,
         })
@@ -316,23 +298,6 @@ impl<'a> Reader<'a> {
             rpc: cores("rpc")?,
             pool: Some(self.count("threads", "pool")?).filter(|count| *count > 0),
             pool_cores: cores("pool_cores")?,
-        })
-    }
-
-    fn sync(&self) -> Result<Sync, ConfigError> {
-        let certified = self.text("sync", "verify")? == "certified";
-        let trusted = self.text("sync", "trusted")?;
-        Ok(Sync {
-            verify: if certified {
-                SyncVerify::Certified
-            } else {
-                SyncVerify::Full
-            },
-            trusted: if trusted.is_empty() {
-                None
-            } else {
-                Some(self.one("sync", "trusted", Checkpoint::parse)?)
-            },
         })
     }
 

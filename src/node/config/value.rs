@@ -1,7 +1,7 @@
 //! Values of configuration keys: what a text or TOML value means, and whether it fits its key.
 //!
-//! Job: check one value against its [`Kind`]; read endpoints, users and checkpoints. Inputs: values of any source.
-//! Outputs: [`Value`], [`Endpoint`], [`RpcUser`], [`Checkpoint`], or a sentence that says what is wrong.
+//! Job: check one value against its [`Kind`]; read endpoints and users. Inputs: values of any source.
+//! Outputs: [`Value`], [`Endpoint`], [`RpcUser`], or a sentence that says what is wrong.
 //! Never: touches files or the network; knows nothing of precedence.
 
 use std::collections::BTreeSet;
@@ -123,8 +123,6 @@ fn check_text(kind: Kind, text: &str) -> Result<(), String> {
         Kind::Endpoint => Endpoint::parse(text).map(drop),
         Kind::Cores => CoreSet::parse(text).map(drop),
         Kind::LogFilter => check_log_filter(text),
-        Kind::Checkpoint if text.is_empty() => Ok(()),
-        Kind::Checkpoint => Checkpoint::parse(text).map(drop),
         _ => Err(format!("\"{text}\" has the wrong type")),
     }
 }
@@ -282,30 +280,6 @@ pub fn parse_user_methods(text: &str) -> Result<(String, BTreeSet<String>), Stri
         .map(str::trim)
         .filter(|method| !method.is_empty());
     Ok((name.to_owned(), methods.map(str::to_owned).collect()))
-}
-
-/// A block that operators trust: `HEIGHT:ID`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Checkpoint {
-    /// Height of the block.
-    pub height: u64,
-    /// Its id.
-    pub id: [u8; 32],
-}
-
-impl Checkpoint {
-    /// Reads `HEIGHT:ID`, the id in 64 hexadecimal digits.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let parts = text
-            .split_once(':')
-            .and_then(|(height, id)| Some((height.parse().ok()?, hex::decode_array(id).ok()?)));
-        match parts {
-            Some((height, id)) => Ok(Checkpoint { height, id }),
-            None => Err(format!(
-                "\"{text}\" is not HEIGHT:ID with an id of 64 hexadecimal digits"
-            )),
-        }
-    }
 }
 
 /// The known name nearest to `wrong`, if one is near enough to be a slip: at most a third of its letters changed.
