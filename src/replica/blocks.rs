@@ -496,6 +496,7 @@ impl Replica {
             .advance(self.state.tip.era, height, &self.state.validators)
         {
             self.gate.write(&Record::HighWater(mark));
+            self.gate.renew();
         }
         self.out.push(Effect::Advanced(
             self.status(now),

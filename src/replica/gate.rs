@@ -31,6 +31,7 @@ pub struct Gate {
     batch: SignerBatch,
     batch_held: Vec<Held>,
     keys: BTreeSet<Vec<u8>>,
+    renew: bool,
 }
 
 impl Gate {
@@ -72,6 +73,16 @@ impl Gate {
             self.keys.remove(&key);
             self.batch.push((key, None));
         }
+    }
+
+    /// The next batch makes the store a trusted one (B7 step 5).
+    pub fn renew(&mut self) {
+        self.renew = true;
+    }
+
+    /// Whether the batch just flushed does so; asked once.
+    pub fn take_renew(&mut self) -> bool {
+        std::mem::take(&mut self.renew)
     }
 
     /// The next batch, if there is anything to write or to let out.

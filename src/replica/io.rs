@@ -143,6 +143,8 @@ pub enum Effect {
     Verify(Vec<(Item, Vec<Check>)>),
     /// Write to the signer store, in order, synced; then [`Input::SignerDurable`] with this number.
     WriteSigner(u64, SignerBatch),
+    /// As [`Effect::WriteSigner`], and from then on the store is trusted as one that this node made here (B7 step 5).
+    RenewSigner(u64, SignerBatch),
     /// Commit a decided block to the ledger, in order; then [`Input::LedgerDurable`].
     WriteLedger(Arc<DecidedBlock>),
     /// Answer an RPC client's submission.

@@ -193,7 +193,10 @@ impl Replica {
         self.out.extend(relayed);
         self.report_signing();
         if let Some((number, batch)) = self.gate.flush() {
-            self.out.push(Effect::WriteSigner(number, batch));
+            self.out.push(match self.gate.take_renew() {
+                true => Effect::RenewSigner(number, batch),
+                false => Effect::WriteSigner(number, batch),
+            });
         }
         if !self.verify.is_empty() {
             let batch = std::mem::take(&mut self.verify);
