@@ -25,6 +25,8 @@ struct Offer {
     header_at: EraRound,
     acceptable: bool,
     polka_wanted: bool,
+    /// Whether its leader was already caught with a second one.
+    accused: bool,
 }
 
 /// The machine of one height.
@@ -365,8 +367,9 @@ impl Machine {
         if self.ctx.leaders.leader(round) != signed.proposer {
             return;
         }
-        if let Some(held) = self.offers.get(&round) {
-            if held.signed.body != body {
+        if let Some(held) = self.offers.get_mut(&round) {
+            if held.signed.body != body && !held.accused {
+                held.accused = true;
                 let (a, b) = (held.signed.clone(), signed);
                 let (first, second) = if a <= b { (a, b) } else { (b, a) };
                 out.push(Output::Evidence(Box::new(Evidence {
@@ -381,6 +384,7 @@ impl Machine {
             header_at,
             acceptable,
             polka_wanted: false,
+            accused: false,
         };
         self.offers.insert(round, offer);
         if !self.verdicts.contains_key(&body.block) && self.decided.is_none() {

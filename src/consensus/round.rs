@@ -28,10 +28,10 @@ pub enum Step {
 /// A block with the round of its polka.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pinned {
+    /// Era and round of the polka; compared first.
+    pub at: EraRound,
     /// The block.
     pub block: BlockId,
-    /// Era and round of the polka.
-    pub at: EraRound,
 }
 
 /// Something whose conditions on messages hold.
@@ -249,12 +249,16 @@ impl RoundState {
             // 57-60. Idle: the timer of round 0 does not run before the step is entered.
             (Propose, Event::Timeout(TimerKind::Propose)) => self.prevote(None, None),
             // 61-64.
-            (Prevote, Event::Timeout(TimerKind::Prevote)) => self.precommit_nil(),
+            (Prevote, Event::Timeout(TimerKind::Prevote)) if self.prevote_timer => {
+                self.precommit_nil()
+            }
             // 65-67.
-            (_, Event::Timeout(TimerKind::Precommit)) => vec![Action::Enter {
-                round: self.round.next(),
-                skip: false,
-            }],
+            (_, Event::Timeout(TimerKind::Precommit)) if self.precommit_timer => {
+                vec![Action::Enter {
+                    round: self.round.next(),
+                    skip: false,
+                }]
+            }
             // Conditions of no line: nothing happens. Lines 49-54 (decision) are the machine's: no step matters there.
             (_, _) => Vec::new(),
         }

@@ -31,7 +31,7 @@ pub enum Added {
     NotInSet,
     /// Breaks the form of S1.
     Malformed,
-    /// Of a round too old to matter, or beyond r+1 and not its voter's highest.
+    /// Of a round too old to matter, beyond r+1 and not its voter's highest, or the third of an equivocator.
     Dropped,
     /// Already there.
     Duplicate,
@@ -90,7 +90,7 @@ impl StepVotes {
                 let first = first.clone();
                 match self.second.get(&i) {
                     Some(second) if second.body == vote.body => return (Added::Duplicate, None),
-                    Some(_) => return (Added::Equivocation(first), None),
+                    Some(_) => return (Added::Dropped, None),
                     None => self.second.insert(i, vote.clone()),
                 };
                 Added::Equivocation(first)
