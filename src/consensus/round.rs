@@ -264,3 +264,288 @@ impl RoundState {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::hash::Hash;
+    use Step::{Precommit as C, Prevote as V, Propose as P};
+
+    fn at(round: u32) -> EraRound {
+        EraRound {
+            era: Era(0),
+            round: Round(round),
+        }
+    }
+
+    fn pin(block: u8, round: u32) -> Pinned {
+        Pinned {
+            at: at(round),
+            block: BlockId(Hash([block; 32])),
+        }
+    }
+
+    /// A state in round 2.
+    fn state(step: Step, locked: Option<Pinned>, valid: Option<Pinned>) -> RoundState {
+        RoundState {
+            round: Round(2),
+            step,
+            locked,
+            valid,
+            prevote_timer: true,
+            precommit_timer: true,
+            ..RoundState::new(Era(0))
+        }
+    }
+
+    fn prevote(vote: Option<(u8, Option<u32>)>) -> Vec<Action> {
+        vec![Action::Prevote {
+            block: vote.map(|(block, _)| pin(block, 0).block),
+            valid_round: vote.and_then(|(_, round)| round).map(at),
+        }]
+    }
+
+    fn fresh(block: u8, acceptable: bool) -> Event {
+        Event::Fresh {
+            block: pin(block, 0).block,
+            acceptable,
+        }
+    }
+
+    fn again(block: u8, round: u32, valid: bool) -> Event {
+        Event::Again {
+            block: pin(block, 0).block,
+            valid_round: at(round),
+            valid,
+        }
+    }
+
+    #[track_caller]
+    fn row(line: &str, mut before: RoundState, event: Event, actions: &[Action], step: Step) {
+        let done = before.on(event, &Rules::default());
+        assert_eq!(done, actions, "line {line}: {event:?}");
+        assert_eq!(before.step, step, "line {line}: step after {event:?}");
+    }
+
+    #[test]
+    fn proposing_and_prevoting_by_the_lines_of_the_paper() {
+        let lead = Event::Start { leads: true };
+        let timer = Action::Schedule(TimerKind::Propose);
+        let (x, y) = (Some(pin(1, 1)), Some(pin(2, 1)));
+        row(
+            "18",
+            state(P, None, None),
+            lead,
+            &[timer, Action::Propose(None)],
+            P,
+        );
+        row(
+            "16",
+            state(P, None, x),
+            lead,
+            &[timer, Action::Propose(x)],
+            P,
+        );
+        row(
+            "16: S1, valid_round < round",
+            state(P, None, Some(pin(1, 2))),
+            lead,
+            &[timer],
+            P,
+        );
+        row(
+            "21",
+            state(P, None, None),
+            Event::Start { leads: false },
+            &[timer],
+            P,
+        );
+        row(
+            "24",
+            state(P, None, None),
+            fresh(1, true),
+            &prevote(Some((1, None))),
+            V,
+        );
+        row(
+            "26",
+            state(P, None, None),
+            fresh(1, false),
+            &prevote(None),
+            V,
+        );
+        row(
+            "24: S1(a)",
+            state(P, x, x),
+            fresh(1, true),
+            &prevote(None),
+            V,
+        );
+        row("26", state(P, y, y), fresh(1, true), &prevote(None), V);
+        row(
+            "30",
+            state(P, None, None),
+            again(1, 0, true),
+            &prevote(Some((1, Some(0)))),
+            V,
+        );
+        row(
+            "30",
+            state(P, y, y),
+            again(1, 1, true),
+            &prevote(Some((1, Some(1)))),
+            V,
+        );
+        row("32", state(P, y, y), again(1, 0, true), &prevote(None), V);
+        row(
+            "30: S1(a)",
+            state(P, x, x),
+            again(1, 0, true),
+            &prevote(None),
+            V,
+        );
+        row(
+            "32",
+            state(P, None, None),
+            again(1, 0, false),
+            &prevote(None),
+            V,
+        );
+        row("32", state(P, None, None), Event::Unfit, &prevote(None), V);
+        for step in [V, C] {
+            row("22", state(step, None, None), fresh(1, true), &[], step);
+            row("28", state(step, None, None), again(1, 0, true), &[], step);
+            row("11", state(step, None, None), lead, &[], step);
+            let late = Event::Timeout(TimerKind::Propose);
+            row("57", state(step, None, None), late, &[], step);
+        }
+        row(
+            "59",
+            state(P, None, None),
+            Event::Timeout(TimerKind::Propose),
+            &prevote(None),
+            V,
+        );
+    }
+
+    #[test]
+    fn precommitting_and_moving_on_by_the_lines_of_the_paper() {
+        let now = pin(1, 2);
+        let polka = Event::Polka(now);
+        let lock = [Action::Valid(now), Action::Precommit(Some(now))];
+        row("37-43", state(V, None, None), polka, &lock, C);
+        row(
+            "37-43",
+            state(V, Some(pin(2, 1)), Some(pin(2, 1))),
+            polka,
+            &lock,
+            C,
+        );
+        row("42", state(C, None, None), polka, &[Action::Valid(now)], C);
+        row(
+            "42: S1(b)",
+            state(P, None, None),
+            polka,
+            &[Action::Valid(now)],
+            P,
+        );
+        row(
+            "38: valid already",
+            state(V, None, Some(now)),
+            polka,
+            &lock[1..],
+            C,
+        );
+        let old = Event::Polka(pin(1, 0));
+        row(
+            "42: S1(b)",
+            state(V, None, None),
+            old,
+            &[Action::Valid(pin(1, 0))],
+            V,
+        );
+        row(
+            "42: older than validRound",
+            state(V, None, Some(pin(2, 1))),
+            old,
+            &[],
+            V,
+        );
+        let nil = [Action::Precommit(None)];
+        row("45", state(V, None, None), Event::PrevotesNil, &nil, C);
+        row("44", state(P, None, None), Event::PrevotesNil, &[], P);
+        row("44", state(C, None, None), Event::PrevotesNil, &[], C);
+        row(
+            "62",
+            state(V, None, None),
+            Event::Timeout(TimerKind::Prevote),
+            &nil,
+            C,
+        );
+        row(
+            "61",
+            state(C, None, None),
+            Event::Timeout(TimerKind::Prevote),
+            &[],
+            C,
+        );
+        for step in [P, V, C] {
+            let next = |round, skip| {
+                [Action::Enter {
+                    round: Round(round),
+                    skip,
+                }]
+            };
+            row(
+                "56",
+                state(step, None, None),
+                Event::Ahead(Round(5)),
+                &next(5, true),
+                step,
+            );
+            row(
+                "55",
+                state(step, None, None),
+                Event::Ahead(Round(2)),
+                &[],
+                step,
+            );
+            let over = Event::Timeout(TimerKind::Precommit);
+            row("67", state(step, None, None), over, &next(3, false), step);
+        }
+    }
+
+    #[test]
+    fn lines_marked_for_the_first_time_fire_once_a_round() {
+        let rules = Rules::default();
+        let mut now = state(V, None, None);
+        now.enter(Round(3));
+        now.step = V;
+        let prevote = [Action::Schedule(TimerKind::Prevote)];
+        assert_eq!(now.on(Event::PrevotesAny, &rules), prevote, "line 35");
+        assert_eq!(now.on(Event::PrevotesAny, &rules), [], "line 34: once");
+        let precommit = [Action::Schedule(TimerKind::Precommit)];
+        assert_eq!(now.on(Event::PrecommitsAny, &rules), precommit, "line 48");
+        assert_eq!(now.on(Event::PrecommitsAny, &rules), [], "line 47: once");
+        now.enter(Round(4));
+        assert_eq!(
+            now.on(Event::PrevotesAny, &rules),
+            [],
+            "line 34: step is prevote"
+        );
+        assert_eq!(
+            now.on(Event::PrecommitsAny, &rules),
+            precommit,
+            "line 47: any step"
+        );
+        let idle = &mut RoundState::new(Era(0));
+        let early = Event::Timeout(TimerKind::Propose);
+        assert_eq!(idle.on(early, &rules), [], "S3: round 0 needs a reason");
+    }
+
+    #[test]
+    #[should_panic(expected = "I2")]
+    fn rounds_never_decrease() {
+        state(P, None, None).enter(Round(2));
+    }
+}
