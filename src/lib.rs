@@ -16,5 +16,6 @@ pub mod p2p;
 pub mod replica;
 pub mod storage;
 pub mod sync;
+pub mod rpc;
 pub mod types;
 pub mod wallet;

@@ -1,0 +1,239 @@
+//! The calls of one HTTP request, run one after the other. A job can be put aside when a call waits and taken up again,
+//! so a batch may hold a wait in its middle.
+
+use crate::rpc::args::{Args, clip};
+use crate::rpc::context::{Call, Context};
+use crate::rpc::envelope::{self, ANSWER_BYTES_MAX, Body, Header, Parsed, Request};
+use crate::rpc::error::{RpcError, code};
+use crate::rpc::node::Phase;
+use crate::rpc::registry::{self, MethodSpec, Reply};
+use crate::rpc::waiters::Wait;
+use serde_json::Value;
+use std::vec;
+
+/// Where a job stands.
+#[derive(Debug)]
+pub enum Progress {
+    /// HTTP status and body.
+    Done(u16, Vec<u8>),
+    /// Its current call waits; call [`Job::finish_wait`] with the outcome, then [`Job::run`] again.
+    Waits(Wait),
+}
+
+/// The calls of one request.
+#[derive(Debug)]
+pub struct Job {
+    calls: vec::IntoIter<Parsed>,
+    batch: bool,
+    wallet: Option<String>,
+    /// The call that waits.
+    current: Option<(Header, &'static str)>,
+    out: Vec<u8>,
+    answers: usize,
+    status: u16,
+}
+
+impl Job {
+    /// A job for a body; `wallet` is the one named in the path.
+    pub fn new(body: Body, wallet: Option<String>) -> Job {
+        let (calls, batch) = match body {
+            Body::Single(call) => (vec![call], false),
+            Body::Batch(list) => (list, true),
+        };
+        Job {
+            batch,
+            wallet,
+            current: None,
+            // An empty batch is answered by an empty list, as Bitcoin Core does.
+            status: if batch && !calls.is_empty() { 204 } else { 200 },
+            calls: calls.into_iter(),
+            out: Vec::new(),
+            answers: 0,
+        }
+    }
+
+    /// Runs calls until all are answered or one waits.
+    pub fn run(&mut self, context: &Context) -> Progress {
+        for parsed in self.calls.by_ref() {
+            let request = match parsed {
+                Ok(request) => request,
+                Err((header, error)) => {
+                    count(context, "invalid", error.code);
+                    push(
+                        &mut self.out,
+                        &mut self.answers,
+                        &mut self.status,
+                        self.batch,
+                        &header,
+                        Err(error),
+                    );
+                    continue;
+                }
+            };
+            if self.out.len() > ANSWER_BYTES_MAX {
+                let error = RpcError::new(code::MISC, "the answer of this batch is too large")
+                    .hint("ask for less in one batch");
+                let header = &request.header;
+                push(
+                    &mut self.out,
+                    &mut self.answers,
+                    &mut self.status,
+                    self.batch,
+                    header,
+                    Err(error),
+                );
+                continue;
+            }
+            let Request {
+                header,
+                method,
+                params,
+            } = request;
+            let (name, outcome) = dispatch(context, self.wallet.as_deref(), &method, params);
+            let outcome = match outcome {
+                Ok(Reply::Wait(wait)) => {
+                    self.current = Some((header, name));
+                    return Progress::Waits(wait);
+                }
+                Ok(Reply::Value(value)) => Ok(value),
+                Err(error) => Err(error),
+            };
+            count(context, name, code_of(&outcome));
+            push(
+                &mut self.out,
+                &mut self.answers,
+                &mut self.status,
+                self.batch,
+                &header,
+                outcome,
+            );
+        }
+        let mut bytes = std::mem::take(&mut self.out);
+        if self.batch {
+            if bytes.is_empty() {
+                bytes.push(b'[');
+            }
+            bytes.push(b']');
+        }
+        Progress::Done(self.status, bytes)
+    }
+
+    /// The outcome of the call that waited.
+    pub fn finish_wait(&mut self, context: &Context, outcome: Result<Value, RpcError>) {
+        if let Some((header, name)) = self.current.take() {
+            count(context, name, code_of(&outcome));
+            push(
+                &mut self.out,
+                &mut self.answers,
+                &mut self.status,
+                self.batch,
+                &header,
+                outcome,
+            );
+        }
+    }
+}
+
+fn push(
+    out: &mut Vec<u8>,
+    answers: &mut usize,
+    status: &mut u16,
+    batch: bool,
+    header: &Header,
+    outcome: Result<Value, RpcError>,
+) {
+    if !batch {
+        *status = envelope::status(header, &outcome);
+    }
+    if header.is_notification() {
+        return;
+    }
+    if batch {
+        *status = 200;
+        out.push(if *answers == 0 { b'[' } else { b',' });
+    }
+    *answers += 1;
+    out.extend_from_slice(&envelope::encode(header, outcome));
+}
+
+fn code_of(outcome: &Result<Value, RpcError>) -> i32 {
+    outcome.as_ref().map_or_else(|error| error.code, |_| 0)
+}
+
+fn count(context: &Context, method: &'static str, code: i32) {
+    let labels = [("method", method), ("code", code_label(code))];
+    context.metrics.rpc_calls.get_or_create(&labels).inc();
+}
+
+/// Codes as label values; the set is closed, so nobody can make labels.
+fn code_label(code: i32) -> &'static str {
+    const CODES: [(i32, &str); 19] = [
+        (0, "0"),
+        (-1, "-1"),
+        (-3, "-3"),
+        (-4, "-4"),
+        (-5, "-5"),
+        (-6, "-6"),
+        (-8, "-8"),
+        (-12, "-12"),
+        (-13, "-13"),
+        (-14, "-14"),
+        (-18, "-18"),
+        (-19, "-19"),
+        (-22, "-22"),
+        (-25, "-25"),
+        (-26, "-26"),
+        (-27, "-27"),
+        (-28, "-28"),
+        (-32600, "-32600"),
+        (-32601, "-32601"),
+    ];
+    let found = CODES.iter().find(|(known, _)| *known == code);
+    found.map_or("other", |(_, label)| label)
+}
+
+/// Finds and runs a method.
+fn dispatch(
+    context: &Context,
+    wallet: Option<&str>,
+    method: &str,
+    params: Value,
+) -> (&'static str, Result<Reply, RpcError>) {
+    let Some(spec) = registry::find(method) else {
+        let error = RpcError::new(code::METHOD, "Method not found").hint(format!(
+            "'{}' is no method; 'help' lists them",
+            clip(method)
+        ));
+        return ("unknown", Err(error));
+    };
+    let started = context.node.now().mono;
+    let running = context.running(spec.name);
+    let outcome = call(context, wallet, spec, params);
+    drop(running);
+    let took = context.node.now().mono.since(started);
+    let time = context
+        .metrics
+        .rpc_duration
+        .get_or_create(&[("method", spec.name)]);
+    time.observe(took as f64 / 1e6);
+    (spec.name, outcome)
+}
+
+fn call(
+    context: &Context,
+    wallet: Option<&str>,
+    spec: &MethodSpec,
+    params: Value,
+) -> Result<Reply, RpcError> {
+    if let (Phase::WarmingUp(what), false) = (context.node.phase(), spec.while_starting) {
+        return Err(RpcError::new(code::WARMUP, what).reason("warming-up"));
+    }
+    let args = Args::new(spec, params)?;
+    let call = Call {
+        context,
+        view: context.node.view(),
+        now: context.node.now(),
+        wallet,
+    };
+    (spec.run)(&call, &args)
+}

@@ -1,0 +1,25 @@
+//! rpc (L7): what people and programs may ask a node, and what they may tell it.
+//!
+//! Inputs: HTTP requests without their sockets, a [`node::Node`]. Outputs: HTTP answers, at once or later. Must never hold a
+//! thread for a caller that waits, never answer older than what the node has reported as final, never panic on any bytes.
+//!
+//! Read in this order: `node` (what a node must offer), `registry` (the one table), `envelope` (wire rules), `args`,
+//! `service` (routing, limits, deferred answers), then `methods`.
+
+pub mod args;
+pub mod auth;
+pub mod context;
+pub mod envelope;
+pub mod error;
+pub mod finality;
+pub mod health;
+pub mod job;
+pub mod methods;
+pub mod metrics;
+pub mod node;
+pub mod rate;
+pub mod reader;
+pub mod registry;
+pub mod service;
+pub mod waiters;
+pub mod waits;
