@@ -17,5 +17,6 @@ pub mod replica;
 pub mod storage;
 pub mod sync;
 pub mod rpc;
+pub mod storage;
 pub mod types;
 pub mod wallet;

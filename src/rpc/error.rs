@@ -1,6 +1,7 @@
 //! The errors that callers see: Bitcoin Core's numbers with Core's meaning, a sentence, and a hint what to do.
 
 use crate::rpc::node::{ReadError, SubmitError};
+use crate::wallet::WalletError;
 use serde_json::{Value, json};
 
 /// Codes of Bitcoin Core and JSON-RPC, by their meaning.
@@ -137,5 +138,11 @@ impl From<SubmitError> for RpcError {
             SubmitError::Busy(_) => RpcError::new(code::MISC, text).reason("busy"),
             SubmitError::Stopping => RpcError::new(code::MISC, text).reason("stopping"),
         }
+    }
+}
+
+impl From<WalletError> for RpcError {
+    fn from(error: WalletError) -> RpcError {
+        RpcError::new(error.code(), error.to_string())
     }
 }

@@ -1,8 +1,26 @@
 //! The methods, by category. Each file holds the rows of its category and the functions behind them.
 
+pub mod chain;
+pub mod coins;
 pub mod control;
+pub mod masternodes;
+pub mod mempool;
+pub mod network;
+pub mod transactions;
+pub mod util;
+pub mod wallet;
 
 use crate::rpc::registry::MethodSpec;
 
 /// The rows of all categories.
-pub const GROUPS: &[&[MethodSpec]] = &[control::METHODS];
+pub const GROUPS: &[&[MethodSpec]] = &[
+    chain::METHODS,
+    coins::METHODS,
+    control::METHODS,
+    masternodes::METHODS,
+    mempool::METHODS,
+    network::METHODS,
+    transactions::METHODS,
+    util::METHODS,
+    wallet::METHODS,
+];

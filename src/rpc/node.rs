@@ -14,6 +14,8 @@ use crate::types::genesis::Genesis;
 use crate::types::ids::*;
 use crate::types::transaction::{Tx, TxOutput};
 use crate::types::validators::ValidatorSet;
+use crate::wallet::Wallet;
+use parking_lot::Mutex;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -276,7 +278,9 @@ pub struct SupplyView {
     pub accrued: Amount,
     /// Collateral in the registry.
     pub collateral: Amount,
-    /// Unspent outputs, count.
+    /// Value of all unspent outputs.
+    pub coins: Amount,
+    /// Their number.
     pub coin_count: u64,
 }
 
@@ -493,4 +497,8 @@ pub trait Node: Send + Sync {
     fn log_filter(&self) -> String;
     /// What is measured when somebody asks.
     fn vitals(&self) -> Vitals;
+    /// Names of the wallets that are loaded, ascending.
+    fn wallet_names(&self) -> Vec<String>;
+    /// A loaded wallet.
+    fn wallet(&self, name: &str) -> Option<Arc<Mutex<Wallet>>>;
 }

@@ -1,0 +1,445 @@
+//! Finality proofs (S10): a transaction's place in a block, the block's header, its certificate, and the way from the
+//! genesis to the set that signed it. Checking one needs the genesis and nothing else: no network, no clock, no disk.
+//!
+//! As JSON each part is the lower-case hex of its canonical encoding, and what stands there for people (txid, height, ...) is
+//! checked against the parts, so that any single changed byte is refused. A step is a slot header that changes the
+//! validator set, its certificate by the old set, and the new set; steps ascend. What is proved is inclusion, not that an
+//! output is unspent.
+
+use crate::base::hex;
+use crate::base::limits::FRAME_CERTIFICATE_BYTES;
+use crate::base::time::WallMs;
+use crate::crypto::hash::Hash;
+use crate::crypto::merkle::{MerkleProof, TX_TREE};
+use crate::crypto::verify::verify_all;
+use crate::ledger::registry::Registry;
+use crate::rpc::node::{Node, ReadError};
+use crate::rpc::reader::Chain;
+use crate::types::block::{Certificate, CommitError, HEADER_VERSION, Header, tx_leaf};
+use crate::types::codec;
+use crate::types::genesis::Genesis;
+use crate::types::ids::*;
+use crate::types::validators::ValidatorSet;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+/// The format's name; another format is another name.
+pub const FORMAT: &str = "timecoin-finality-proof-1";
+/// Bytes of a proof as JSON.
+pub const PROOF_BYTES_MAX: usize = 64 << 20;
+/// Changes of the validator set in one proof.
+pub const STEP_COUNT_MAX: usize = 4_096;
+
+const HEADER_BYTES_MAX: usize = 4_096;
+const MERKLE_BYTES_MAX: usize = 4_096;
+const SET_BYTES_MAX: usize = 64 * 1_024;
+
+/// A change of the validator set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// The slot header that changes it.
+    pub header: Header,
+    /// By the set before.
+    pub certificate: Certificate,
+    /// The set after.
+    pub next: ValidatorSet,
+}
+
+/// Everything needed to see that a transaction is final.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proof {
+    /// The network.
+    pub chain: ChainId,
+    /// The transaction.
+    pub txid: Txid,
+    /// With its witnesses.
+    pub wtxid: Wtxid,
+    /// Its place in the block.
+    pub merkle: MerkleProof,
+    /// The block's header.
+    pub header: Header,
+    /// The precommits that decide the block.
+    pub certificate: Certificate,
+    /// The set that signed them.
+    pub validators: ValidatorSet,
+    /// From the genesis set to `validators`.
+    pub steps: Vec<Step>,
+}
+
+/// Why a proof proves nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProofError {
+    /// Not JSON of this format.
+    #[error("not a finality proof: {0}")]
+    Format(String),
+    /// A part does not decode.
+    #[error("the proof's {part} is malformed: {reason}")]
+    Part {
+        /// Which.
+        part: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// What stands there for people is not what the parts say.
+    #[error("the proof contradicts itself: {0}")]
+    Contradiction(&'static str),
+    /// Another network.
+    #[error("the proof is for chain {found}, the genesis is of chain {wanted}")]
+    OtherChain {
+        /// Chain of the proof.
+        found: ChainId,
+        /// Chain of the genesis.
+        wanted: ChainId,
+    },
+    /// A rule this software does not know.
+    #[error("block {0} has a header version this software does not know; use a newer one")]
+    Version(Height),
+    /// The transaction is not in the block.
+    #[error("the transaction is not in the block")]
+    NotIncluded,
+    /// The set does not decide this height.
+    #[error("the validators given are not those of height {0}")]
+    OtherSet(Height),
+    /// The certificate does not decide the block.
+    #[error("the certificate of height {height} decides nothing: {reason}")]
+    Certificate {
+        /// Of which block.
+        height: Height,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Steps are not ascending, or lead past the block.
+    #[error("the changes of the validator set are out of order at height {0}")]
+    Order(Height),
+}
+
+/// What a good proof proves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// The transaction.
+    pub txid: Txid,
+    /// With its witnesses.
+    pub wtxid: Wtxid,
+    /// Height of its block.
+    pub height: Height,
+    /// The block.
+    pub block: BlockId,
+    /// The block's time.
+    pub time: WallMs,
+    /// Power that signed, and power of the set.
+    pub signed: Power,
+    /// See `signed`.
+    pub total: Power,
+    /// Changes of the validator set on the way.
+    pub step_count: usize,
+    /// The root that was trusted: the genesis, of this chain and time. How old it is, the caller's clock says.
+    pub root: ChainId,
+    /// Time of the root.
+    pub root_time: WallMs,
+}
+
+impl Verdict {
+    /// For people and programs.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "valid": true,
+            "txid": self.txid.to_string(),
+            "wtxid": self.wtxid.to_string(),
+            "height": self.height.0,
+            "blockhash": self.block.to_string(),
+            "time": self.time.0 / 1_000,
+            "time_ms": self.time.0,
+            "signed_power": self.signed.0,
+            "total_power": self.total.0,
+            "steps": self.step_count,
+            "root": format!("genesis {}", self.root),
+            "root_time_ms": self.root_time.0,
+        })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DocStep {
+    header: String,
+    certificate: String,
+    validators: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Doc {
+    format: String,
+    chain: String,
+    txid: String,
+    wtxid: String,
+    height: u64,
+    blockhash: String,
+    merkle: String,
+    header: String,
+    certificate: String,
+    validators: String,
+    steps: Vec<DocStep>,
+}
+
+fn to_hex<T: Serialize>(value: &T) -> String {
+    hex::encode(&codec::encode(value))
+}
+
+/// The value that lower-case hex of a canonical encoding stands for.
+fn part<T: DeserializeOwned>(
+    name: &'static str,
+    text: &str,
+    limit: usize,
+) -> Result<T, ProofError> {
+    let fault = |reason: String| ProofError::Part { part: name, reason };
+    if text.bytes().any(|b| b.is_ascii_uppercase()) {
+        return Err(fault("hex digits must be lower case".into()));
+    }
+    if text.len() > 2 * limit {
+        return Err(fault(format!("longer than {limit} bytes")));
+    }
+    let bytes = hex::decode(text).map_err(|e| fault(e.to_string()))?;
+    codec::decode(&bytes, limit).map_err(|e| fault(e.to_string()))
+}
+
+fn doc_step(step: &DocStep) -> Result<Step, ProofError> {
+    Ok(Step {
+        header: part("step header", &step.header, HEADER_BYTES_MAX)?,
+        certificate: part(
+            "step certificate",
+            &step.certificate,
+            FRAME_CERTIFICATE_BYTES,
+        )?,
+        next: part("step validators", &step.validators, SET_BYTES_MAX)?,
+    })
+}
+
+impl Proof {
+    /// The proof as JSON.
+    pub fn to_json(&self) -> Value {
+        let steps = self.steps.iter().map(|step| {
+            json!({
+                "header": to_hex(&step.header),
+                "certificate": to_hex(&step.certificate),
+                "validators": to_hex(&step.next),
+            })
+        });
+        json!({
+            "format": FORMAT,
+            "chain": self.chain.to_string(),
+            "txid": self.txid.to_string(),
+            "wtxid": self.wtxid.to_string(),
+            "height": self.header.height.0,
+            "blockhash": self.header.id().to_string(),
+            "merkle": to_hex(&self.merkle),
+            "header": to_hex(&self.header),
+            "certificate": to_hex(&self.certificate),
+            "validators": to_hex(&self.validators),
+            "steps": steps.collect::<Vec<_>>(),
+        })
+    }
+
+    /// Reads a proof from JSON. Only its form is checked here; [`verify`] judges it.
+    pub fn from_json(text: &str) -> Result<Proof, ProofError> {
+        if text.len() > PROOF_BYTES_MAX {
+            return Err(ProofError::Format("too large".into()));
+        }
+        let doc: Doc = serde_json::from_str(text).map_err(|e| ProofError::Format(e.to_string()))?;
+        if doc.format != FORMAT {
+            return Err(ProofError::Format(format!("format is not {FORMAT}")));
+        }
+        if doc.steps.len() > STEP_COUNT_MAX {
+            return Err(ProofError::Format("too many steps".into()));
+        }
+        let header: Header = part("header", &doc.header, HEADER_BYTES_MAX)?;
+        if doc.height != header.height.0 {
+            return Err(ProofError::Contradiction(
+                "height is not that of the header",
+            ));
+        }
+        if doc.blockhash != header.id().to_string() {
+            return Err(ProofError::Contradiction(
+                "blockhash is not that of the header",
+            ));
+        }
+        Ok(Proof {
+            chain: ChainId(part("chain", &doc.chain, 32)?),
+            txid: Txid(part("txid", &doc.txid, 32)?),
+            wtxid: Wtxid(part("wtxid", &doc.wtxid, 32)?),
+            merkle: part("merkle", &doc.merkle, MERKLE_BYTES_MAX)?,
+            certificate: part("certificate", &doc.certificate, FRAME_CERTIFICATE_BYTES)?,
+            validators: part("validators", &doc.validators, SET_BYTES_MAX)?,
+            steps: doc.steps.iter().map(doc_step).collect::<Result<_, _>>()?,
+            header,
+        })
+    }
+}
+
+/// The set that decides height 1.
+pub fn genesis_set(genesis: &Genesis) -> ValidatorSet {
+    Registry::genesis(genesis).validators()
+}
+
+/// Whether `certificate` by `set` decides the block of `header`; the power that signed.
+fn decides(
+    chain: ChainId,
+    header: &Header,
+    certificate: &Certificate,
+    set: &ValidatorSet,
+) -> Result<Power, ProofError> {
+    let height = header.height;
+    let fault = |reason: &str| ProofError::Certificate {
+        height,
+        reason: reason.into(),
+    };
+    if header.version != HEADER_VERSION {
+        return Err(ProofError::Version(height));
+    }
+    if header.validators_hash != set.hash() {
+        return Err(ProofError::OtherSet(height));
+    }
+    if certificate.height != height || certificate.block != header.id() {
+        return Err(fault("it names another block"));
+    }
+    let proposed = EraRound {
+        era: header.era,
+        round: header.round,
+    };
+    if certificate.commit.at < proposed {
+        return Err(fault("its round is before that of the proposal"));
+    }
+    let checks = certificate.checks(chain, header.branch, set);
+    let checks = checks.map_err(|e: CommitError| fault(&e.to_string()))?;
+    if !verify_all(&checks) {
+        return Err(fault("a signature is wrong"));
+    }
+    Ok(set.power_of(certificate.commit.signers.ones()))
+}
+
+/// Judges a proof by the genesis alone.
+pub fn verify(genesis: &Genesis, proof: &Proof) -> Result<Verdict, ProofError> {
+    let chain = genesis.chain_id();
+    if proof.chain != chain {
+        return Err(ProofError::OtherChain {
+            found: proof.chain,
+            wanted: chain,
+        });
+    }
+    let mut set = genesis_set(genesis);
+    let mut height = Height(0);
+    for step in &proof.steps {
+        if step.header.height <= height {
+            return Err(ProofError::Order(step.header.height));
+        }
+        decides(chain, &step.header, &step.certificate, &set)?;
+        if step.header.next_validators_hash != step.next.hash() {
+            return Err(ProofError::OtherSet(step.header.height.next()));
+        }
+        height = step.header.height;
+        set = step.next.clone();
+    }
+    if proof.header.height <= height {
+        return Err(ProofError::Order(proof.header.height));
+    }
+    if proof.validators != set {
+        return Err(ProofError::OtherSet(proof.header.height));
+    }
+    let signed = decides(chain, &proof.header, &proof.certificate, &set)?;
+    let leaf = tx_leaf(&proof.txid, &proof.wtxid);
+    if TX_TREE.root_from(&leaf, &proof.merkle) != Some(proof.header.tx_root) {
+        return Err(ProofError::NotIncluded);
+    }
+    Ok(Verdict {
+        txid: proof.txid,
+        wtxid: proof.wtxid,
+        height: proof.header.height,
+        block: proof.header.id(),
+        time: proof.header.time,
+        signed,
+        total: set.total(),
+        step_count: proof.steps.len(),
+        root: chain,
+        root_time: genesis.time,
+    })
+}
+
+fn missing(what: &str, height: Height) -> ReadError {
+    ReadError(format!("{what} of height {height} is missing"))
+}
+
+/// Makes the proof of a decided transaction; `None` if it is in no decided block.
+pub fn make(chain: &Chain<'_>, node: &dyn Node, txid: &Txid) -> Result<Option<Proof>, ReadError> {
+    let Some((height, index)) = chain.position_of(txid)? else {
+        return Ok(None);
+    };
+    let block = chain
+        .block(height)?
+        .ok_or_else(|| missing("block", height))?;
+    let certificate = chain.certificate(height)?;
+    let certificate = certificate.ok_or_else(|| missing("certificate", height))?;
+    let index = usize::try_from(index).unwrap_or(usize::MAX);
+    let txs = block.transactions.iter();
+    let leaves: Vec<Hash> = txs.map(|tx| tx_leaf(&tx.txid, &tx.wtxid)).collect();
+    let (Some(merkle), Some(tx)) = (TX_TREE.proof(&leaves, index), block.transactions.get(index))
+    else {
+        return Err(missing("a transaction of the index", height));
+    };
+    let root = genesis_set(&node.facts().genesis);
+    Ok(Some(Proof {
+        chain: node.facts().chain,
+        txid: tx.txid,
+        wtxid: tx.wtxid,
+        merkle,
+        validators: set_of(node, &root, &block.header.validators_hash, height)?,
+        steps: steps(chain, node, &root, &block.header)?,
+        header: block.header.clone(),
+        certificate,
+    }))
+}
+
+fn set_of(
+    node: &dyn Node,
+    root: &ValidatorSet,
+    hash: &Hash,
+    height: Height,
+) -> Result<ValidatorSet, ReadError> {
+    if root.hash() == *hash {
+        return Ok(root.clone());
+    }
+    let found = node.ledger().validator_set(hash)?;
+    found
+        .map(|set| ValidatorSet::clone(&set))
+        .ok_or_else(|| missing("the validator set", height))
+}
+
+/// Set changes between the genesis and a header, found by walking its slot blocks down. The walk ends where the genesis set
+/// is in force: it vouches for that header itself.
+fn steps(
+    chain: &Chain<'_>,
+    node: &dyn Node,
+    root: &ValidatorSet,
+    header: &Header,
+) -> Result<Vec<Step>, ReadError> {
+    let root_hash = root.hash();
+    let mut out = Vec::new();
+    let mut at = header.clone();
+    while at.validators_hash != root_hash {
+        let found = chain.height_of(&at.prev_slot_block)?;
+        let height = found.ok_or_else(|| missing("the slot block below", at.height))?;
+        let below = chain
+            .header(height)?
+            .ok_or_else(|| missing("header", height))?;
+        if below.next_validators_hash != below.validators_hash {
+            let certificate = chain.certificate(height)?;
+            out.push(Step {
+                next: set_of(node, root, &below.next_validators_hash, height.next())?,
+                certificate: certificate.ok_or_else(|| missing("certificate", height))?,
+                header: below.clone(),
+            });
+        }
+        at = below;
+    }
+    out.reverse();
+    Ok(out)
+}

@@ -1,0 +1,88 @@
+//! Parts of a [`crate::rpc::node::NodeView`] that follow from the ledger alone.
+
+use crate::ledger::decided::DecidedBlock;
+use crate::ledger::registry::{Entry, Standing};
+use crate::ledger::state::State;
+use crate::rpc::node::{MasternodeView, RecentBlock, SupplyView, Tip};
+use crate::types::amount::Amount;
+use crate::types::ids::{MasternodeId, Power};
+
+impl Tip {
+    /// Of the state after the newest block.
+    pub fn of(state: &State) -> Tip {
+        Tip {
+            height: state.height(),
+            id: state.block(),
+            time: state.tip.time,
+            state_root: state.root(),
+        }
+    }
+}
+
+impl SupplyView {
+    /// Of the state after the newest block.
+    pub fn of(state: &State) -> SupplyView {
+        let entries = state.registry().entries();
+        let sum = |f: fn(&Entry) -> Amount| Amount::sum(entries.iter().map(f)).unwrap_or_default();
+        SupplyView {
+            issued: state.tip.supply.issued,
+            burned: state.tip.supply.burned,
+            pot: state.tip.supply.pot,
+            accrued: sum(|e| e.accrued),
+            collateral: sum(Entry::locked),
+            coins: state.tip.coins,
+            coin_count: state.tip.coin_count,
+        }
+    }
+}
+
+impl RecentBlock {
+    /// Of a decided block.
+    pub fn of(decided: &DecidedBlock) -> RecentBlock {
+        let spent = decided.delta.spent.iter();
+        RecentBlock {
+            id: decided.certificate.block,
+            block: decided.block.clone(),
+            certificate: decided.certificate.clone(),
+            spent: spent
+                .map(|(outpoint, coin)| (*outpoint, coin.output))
+                .collect(),
+        }
+    }
+}
+
+fn status(entry: &Entry) -> &'static str {
+    if entry.slashed.is_some() {
+        return "SLASHED";
+    }
+    if entry.is_leaving() {
+        return "LEAVING";
+    }
+    match entry.standing {
+        Standing::Voting => "ENABLED",
+        Standing::StandBy => "STANDBY",
+        Standing::Jailed { .. } => "JAILED",
+        Standing::Gone { .. } => "LEAVING",
+    }
+}
+
+/// The registry as people see it; `is_connected` says whom this node reaches. Changes at slot blocks only.
+pub fn masternodes(
+    state: &State,
+    is_connected: impl Fn(&MasternodeId) -> bool,
+) -> Vec<MasternodeView> {
+    let entries = state.registry().entries().iter();
+    let view = |e: &Entry| MasternodeView {
+        id: e.id,
+        owner: e.owner,
+        operator: e.operator,
+        payout: e.payout,
+        endpoint: String::from_utf8_lossy(&e.endpoint).into_owned(),
+        collateral: e.locked(),
+        power: state.validators.get(&e.id).map_or(Power(0), |m| m.power),
+        status: status(e),
+        accrued: e.accrued,
+        connected: is_connected(&e.id),
+    };
+    entries.map(view).collect()
+}
