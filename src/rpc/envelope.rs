@@ -58,7 +58,7 @@ pub struct Request {
 }
 
 /// A request, or why it is none.
-pub type Parsed = Result<Request, (Header, RpcError)>;
+pub type Parsed = Result<Request, Box<(Header, RpcError)>>;
 
 /// A body.
 #[derive(Debug)]
@@ -75,7 +75,10 @@ fn invalid(message: &str) -> RpcError {
 
 fn parse_request(value: Value) -> Parsed {
     let Value::Object(mut fields) = value else {
-        return Err((Header::UNKNOWN, invalid("Invalid Request object")));
+        return Err(Box::new((
+            Header::UNKNOWN,
+            invalid("Invalid Request object"),
+        )));
     };
     let mut header = Header {
         id: fields.remove("id"),
@@ -87,7 +90,7 @@ fn parse_request(value: Value) -> Parsed {
             method,
             params,
         }),
-        Err(error) => Err((header, error)),
+        Err(error) => Err(Box::new((header, error))),
     }
 }
 
@@ -229,7 +232,7 @@ mod tests {
                 "JSON-RPC version not supported",
             ),
         ] {
-            let (header, error) = single(body).unwrap_err();
+            let (header, error) = *single(body).unwrap_err();
             assert_eq!(
                 (error.code, error.message.as_str()),
                 (code::REQUEST, message)
@@ -331,7 +334,8 @@ mod tests {
 
         #[test]
         fn almost_json_is_read_or_refused(text in "[\\[\\]{}\":,0-9a-e.\\\\nultrfsmho ]{0,120}") {
-            if let Ok(Body::Single(Err((header, error)))) = parse(text.as_bytes(), 5) {
+            if let Ok(Body::Single(Err(fault))) = parse(text.as_bytes(), 5) {
+                let (header, error) = *fault;
                 prop_assert!(serde_json::from_slice::<Value>(&encode(&header, Err(error))).is_ok());
             }
         }

@@ -57,7 +57,8 @@ impl Job {
         for parsed in self.calls.by_ref() {
             let request = match parsed {
                 Ok(request) => request,
-                Err((header, error)) => {
+                Err(fault) => {
+                    let (header, error) = *fault;
                     count(context, "invalid", error.code);
                     push(
                         &mut self.out,

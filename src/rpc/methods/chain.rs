@@ -218,10 +218,10 @@ fn block_named(call: &Call<'_>, args: &Args) -> Result<(Height, BlockId), RpcErr
 }
 
 fn with_next(call: &Call<'_>, out: &mut Value, height: Height) -> Result<(), RpcError> {
-    if height < call.view.tip.height {
-        if let Some(next) = call.chain().id_at(height.next())? {
-            out["nextblockhash"] = json!(next.to_string());
-        }
+    if height < call.view.tip.height
+        && let Some(next) = call.chain().id_at(height.next())?
+    {
+        out["nextblockhash"] = json!(next.to_string());
     }
     Ok(())
 }
