@@ -10,6 +10,7 @@
 //! durable, so "durable" must mean durable.
 
 use super::error::StorageError;
+use super::space::is_out_of_space;
 use lmdb::{Cursor, DatabaseFlags, EnvironmentFlags, Transaction, WriteFlags};
 use lmdb_sys as sys;
 use std::ffi::CStr;
@@ -174,6 +175,22 @@ impl Env {
             txn: txn.map_err(|e| explain(&self.dir, "starting to write", e))?,
             env: self,
         })
+    }
+
+    /// What a failed write means: LMDB names a write that a full disk cut short like a broken disk.
+    fn write_failed(&self, action: &'static str, error: lmdb::Error) -> StorageError {
+        let explained = explain(&self.dir, action, error);
+        let StorageError::Io { path, .. } = &explained else {
+            return explained;
+        };
+        let size = self.file.metadata().map_or(0, |meta| meta.len());
+        if matches!(error, lmdb::Error::Other(_)) && is_out_of_space(&self.dir, size) {
+            return StorageError::Full {
+                path: path.clone(),
+                detail: "a write was cut short".into(),
+            };
+        }
+        explained
     }
 
     /// Sizes.
@@ -346,7 +363,7 @@ impl Write<'_> {
     ) -> Result<(), StorageError> {
         let flags = WriteFlags::empty();
         let result = self.txn.put(self.env.tables[table.0], &key, &value, flags);
-        result.map_err(|e| explain(&self.env.dir, "writing", e))
+        result.map_err(|e| self.env.write_failed("writing", e))
     }
 
     /// Sets `key` if it is not there. False: it is there, and stays as it is.
@@ -360,7 +377,7 @@ impl Write<'_> {
         match self.txn.put(self.env.tables[table.0], &key, &value, flags) {
             Ok(()) => Ok(true),
             Err(lmdb::Error::KeyExist) => Ok(false),
-            Err(e) => Err(explain(&self.env.dir, "writing", e)),
+            Err(e) => Err(self.env.write_failed("writing", e)),
         }
     }
 
@@ -369,14 +386,14 @@ impl Write<'_> {
         match self.txn.del(self.env.tables[table.0], &key, None) {
             Ok(()) => Ok(true),
             Err(lmdb::Error::NotFound) => Ok(false),
-            Err(e) => Err(explain(&self.env.dir, "removing", e)),
+            Err(e) => Err(self.env.write_failed("removing", e)),
         }
     }
 
     /// Removes every entry of a table.
     pub(super) fn clear(&mut self, table: Table) -> Result<(), StorageError> {
         let result = self.txn.clear_db(self.env.tables[table.0]);
-        result.map_err(|e| explain(&self.env.dir, "clearing", e))
+        result.map_err(|e| self.env.write_failed("clearing", e))
     }
 
     /// Makes all of it durable, or none. An error other than [`StorageError::Full`] poisons the environment: a failed
@@ -385,7 +402,7 @@ impl Write<'_> {
     pub(super) fn commit(self) -> Result<(), StorageError> {
         let env = self.env;
         self.txn.commit().map_err(|e| {
-            let error = explain(&env.dir, "committing", e);
+            let error = env.write_failed("committing", e);
             if !error.is_full() {
                 env.poisoned.store(true, Ordering::Release);
             }

@@ -5,19 +5,24 @@
 //! Outputs: coins, blocks, certificates, proofs, typed errors that say what to do. Never: judges a block, reads a clock,
 //! retries a failed sync, or lets a pointer into the map escape a transaction.
 
+#[cfg(test)]
+mod crash;
 mod env;
 pub mod error;
 pub mod reader;
 pub mod schema;
 pub mod signer;
+mod space;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+pub mod verify;
 pub mod writer;
 
 pub use env::EnvStats;
 pub use error::StorageError;
 pub use reader::Snapshot;
 pub use signer::{Change, DropBelow, KvStore, Record, Signer, UnsureReason};
+pub use verify::{Progress, VerifyReport};
 pub use writer::{LedgerStats, LedgerStore};

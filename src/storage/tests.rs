@@ -1,6 +1,6 @@
 //! The ledger store against real blocks: what is committed is read back, all or nothing, over crashes and bad directories.
 
-use super::env::{DATA_FILE, Env, Options};
+use super::env::{DATA_FILE, Env, Options, Table};
 use super::schema::*;
 use super::testing::TempDir;
 use super::*;
@@ -19,7 +19,7 @@ use std::sync::Arc;
 const MAP: usize = 1 << 30;
 const COLLATERALS: [u64; 4] = [1_000; 4];
 
-fn small_genesis() -> Genesis {
+pub(super) fn small_genesis() -> Genesis {
     genesis(&COLLATERALS, 6)
 }
 
@@ -38,7 +38,7 @@ fn decide(net: &Net, block: Block, delta: Delta) -> DecidedBlock {
 }
 
 /// The next `count` blocks of `net`: payments among its holders, now and then a slot block.
-fn blocks(net: &mut Net, count: u64) -> Vec<DecidedBlock> {
+pub(super) fn blocks(net: &mut Net, count: u64) -> Vec<DecidedBlock> {
     (0..count)
         .map(|_| {
             let h = net.state.height().0;
@@ -60,7 +60,7 @@ fn blocks(net: &mut Net, count: u64) -> Vec<DecidedBlock> {
         .collect()
 }
 
-fn open(dir: &Path) -> LedgerStore {
+pub(super) fn open(dir: &Path) -> LedgerStore {
     LedgerStore::open(dir, MAP, &small_genesis()).unwrap()
 }
 
@@ -311,26 +311,6 @@ fn foreign_newer_and_damaged_ledgers_are_told_apart() {
         matches!(error, StorageError::Foreign { .. }) && error.exit_code() == 78,
         "{error}"
     );
-    let change = |table, key: &[u8], value: Option<&[u8]>| {
-        let options = Options {
-            map_size: MAP,
-            tables: &LEDGER_TABLES,
-        };
-        let env = Env::open(dir.path(), &options).unwrap();
-        let old = env
-            .read()
-            .unwrap()
-            .get(table, key)
-            .unwrap()
-            .map(<[u8]>::to_vec);
-        let mut write = env.write().unwrap();
-        match value {
-            Some(value) => write.put(table, key, value).unwrap(),
-            None => assert!(write.delete(table, key).unwrap()),
-        }
-        write.commit().unwrap();
-        old.unwrap()
-    };
     let code = || {
         let error = LedgerStore::open(dir.path(), MAP, &small_genesis())
             .err()
@@ -338,21 +318,27 @@ fn foreign_newer_and_damaged_ledgers_are_told_apart() {
         (error.exit_code(), error.to_string())
     };
     let newer = [LEDGER_MAGIC, 2u32.to_le_bytes()].concat();
-    let format = change(META, META_FORMAT, Some(&newer));
+    let format = damage(dir.path(), META, META_FORMAT, &newer);
     assert_eq!(code().0, 78, "newer schema: refused");
-    change(META, META_FORMAT, Some(&format));
-    let bucket = change(BUCKETS, &[9], Some(&[1; 2_048]));
+    damage(dir.path(), META, META_FORMAT, &format);
+    let bucket = damage(dir.path(), BUCKETS, &[9], &[1; 2_048]);
     assert!(
         code().0 == 65 && code().1.contains("timed db rebuild"),
         "L11: the root tells"
     );
-    change(BUCKETS, &[9], Some(&bucket));
+    damage(dir.path(), BUCKETS, &[9], &bucket);
     let net = Net::new(small_genesis());
     let (outpoint, coin) = net.coins.0.iter().next().unwrap();
-    change(COINS, &outpoint_key(outpoint), None);
+    damage(dir.path(), COINS, &outpoint_key(outpoint), &[]);
     assert_eq!(code().0, 65, "L10: a coin is missing");
-    change_back(dir.path(), outpoint, coin);
-    change(META, META_FORMAT, None);
+    damage(
+        dir.path(),
+        COINS,
+        &outpoint_key(outpoint),
+        &codec::encode(coin),
+    );
+    drop(open(dir.path()));
+    damage(dir.path(), META, META_FORMAT, &[]);
     assert_eq!(
         code().0,
         65,
@@ -360,19 +346,26 @@ fn foreign_newer_and_damaged_ledgers_are_told_apart() {
     );
 }
 
-fn change_back(dir: &Path, outpoint: &OutPoint, coin: &crate::ledger::coins::Coin) {
+/// Puts `value` under `key`, or removes the entry if `value` is empty and the entry is not. What was there.
+fn damage(dir: &Path, table: Table, key: &[u8], value: &[u8]) -> Vec<u8> {
     let options = Options {
         map_size: MAP,
         tables: &LEDGER_TABLES,
     };
     let env = Env::open(dir, &options).unwrap();
+    let old = env
+        .read()
+        .unwrap()
+        .get(table, key)
+        .unwrap()
+        .map(<[u8]>::to_vec);
     let mut write = env.write().unwrap();
-    write
-        .put(COINS, &outpoint_key(outpoint), &codec::encode(coin))
-        .unwrap();
+    match &old {
+        Some(_) if value.is_empty() => assert!(write.delete(table, key).unwrap()),
+        _ => write.put(table, key, value).unwrap(),
+    }
     write.commit().unwrap();
-    drop(env);
-    drop(open(dir));
+    old.unwrap_or_default()
 }
 
 #[test]
@@ -474,4 +467,72 @@ proptest! {
             prop_assert_eq!(joined, all, "every coin once, in order");
         }
     }
+}
+
+#[test]
+fn verify_finds_what_opening_does_not_look_at() {
+    let dir = TempDir::new("store-verify");
+    let mut net = Net::new(small_genesis());
+    let all = blocks(&mut net, 8);
+    let store = open(dir.path());
+    store.commit(&all).unwrap();
+    let mut stages = Vec::new();
+    let report = store.verify(&mut |stage, done, of| stages.push((stage, done, of)));
+    let report = report.unwrap();
+    assert_eq!(
+        (report.height, report.transactions, report.undoable),
+        (Height(8), 16, 8)
+    );
+    assert_eq!(report.coins, net.coins.0.len() as u64);
+    assert!(stages.contains(&("blocks", 8, 8)) && stages.contains(&("undo", 8, 8)));
+    drop(store);
+    let txid = all[2].block.transactions[1].txid;
+    let (outpoint, coin) = net.coins.0.iter().next().map(|(o, c)| (*o, *c)).unwrap();
+    let mut richer = coin;
+    richer.output.value = crate::types::amount::Amount(1);
+    let block = codec::encode(&*all[3].block);
+    let key = outpoint_key(&outpoint);
+    let owner = owner_key(&coin.output.program, &outpoint);
+    let damages: [(Table, Vec<u8>, Vec<u8>, &str); 7] = [
+        (
+            COINS,
+            key.to_vec(),
+            codec::encode(&richer),
+            "a coin's value",
+        ),
+        (OWNERS, owner.to_vec(), vec![], "an owner entry"),
+        (
+            TXIDS,
+            txid.0.0.to_vec(),
+            position_value(Height(3), 0).to_vec(),
+            "a position",
+        ),
+        (
+            HISTORY,
+            height_key(Height(2)).to_vec(),
+            vec![3; 32],
+            "an id",
+        ),
+        (BLOCKS, height_key(Height(2)).to_vec(), block, "a block"),
+        (
+            CERTIFICATES,
+            height_key(Height(2)).to_vec(),
+            codec::encode(&all[3].certificate),
+            "a certificate",
+        ),
+        (
+            UNDO,
+            height_key(Height(2)).to_vec(),
+            codec::encode(&all[3].delta.undo),
+            "undo data",
+        ),
+    ];
+    for (table, key, value, what) in damages {
+        let old = damage(dir.path(), table, &key, &value);
+        let store = LedgerStore::open(dir.path(), MAP, &small_genesis());
+        let found = store.and_then(|store| store.verify(&mut |_, _, _| {}));
+        assert_eq!(found.unwrap_err().exit_code(), 65, "{what} differs");
+        damage(dir.path(), table, &key, &old);
+    }
+    open(dir.path()).verify(&mut |_, _, _| {}).unwrap();
 }
