@@ -216,7 +216,7 @@ pub fn apply(view: &dyn CoinView, state: &State, block: &Block) -> Result<Applie
         checks.push(work.transaction(tx).map_err(|error| at(index, error))?);
     }
     if is_slot_block {
-        let due = work.close_slot();
+        let due = work.close_slot()?;
         if due.as_ref() != coinbase {
             return Err(Invalid::Coinbase.into());
         }
@@ -482,9 +482,14 @@ pub fn build(
         let slot = slot_of(input.time, state.params());
         slot_part = work.fitting(input.slot_part, slot);
         work.open_slot(&slot_part, slot)?;
+        // B5 step 9: the coinbase gets its room before any transaction.
+        if let Some(coinbase) = work.expected_coinbase() {
+            work.admit(&coinbase, true)
+                .map_err(|error| Invalid::Transaction { index: 0, error })?;
+        }
     }
     let mut transactions = work.fill(input.candidates)?;
-    if let Some(coinbase) = is_slot_block.then(|| work.close_slot()).flatten() {
+    if is_slot_block && let Some(coinbase) = work.close_slot()? {
         work.create_coinbase(&coinbase);
         transactions.insert(0, coinbase);
     }

@@ -1,8 +1,10 @@
 //! May this transaction be in a block? `check_form` asks what the bytes alone tell, `check_spend` what coins and registry
 //! tell. Neither verifies a signature: the checks that remain are returned. Verdicts never depend on time or height (L8).
 
+use crate::crypto::keys::PublicKey;
 use crate::crypto::verify::Check;
 use crate::ledger::coins::{Coin, CoinView, ViewError};
+use crate::ledger::registration::PendingOperators;
 use crate::ledger::registry::Registry;
 use crate::ledger::state::{Chain, State};
 use crate::types::address::Program;
@@ -84,6 +86,32 @@ pub enum TxError {
         /// Size with witnesses.
         size: usize,
     },
+    /// Output 0 of a registration is too small (M1).
+    #[error("output 0 of a registration has {found}, the least collateral is {min_time} TIME (M1)")]
+    Collateral {
+        /// Value of output 0.
+        found: Amount,
+        /// Least collateral, TIME.
+        min_time: u64,
+    },
+    /// A masternode key that is not canonical or not of prime order (L6).
+    #[error("the key {0} is not a canonical key of prime order (L6)")]
+    KeyForm(PublicKey),
+    /// A masternode key that belongs to an entry, or twice to this one (M1).
+    #[error("the key {0} is already in use: every masternode needs keys of its own (M1)")]
+    KeyInUse(PublicKey),
+    /// Not `host:port`.
+    #[error("the endpoint is not host:port in printable ASCII")]
+    Endpoint,
+    /// No room in the registry (M1).
+    #[error("all {0} places of the registry are taken (M1)")]
+    RegistryFull(u64),
+    /// Nobody of this id.
+    #[error("no masternode {0} is registered")]
+    UnknownMasternode(MasternodeId),
+    /// It is already on its way out (M2).
+    #[error("the masternode {0} is already leaving (M2)")]
+    Leaving(MasternodeId),
 }
 
 /// Why a transaction cannot spend what it spends, on this view.
@@ -204,15 +232,19 @@ pub struct Rules<'a> {
     pub branch: Branch,
     /// The registry as it stands before the transaction.
     pub registry: &'a Registry,
+    /// Operator keys that transactions of this block have named before it.
+    pub pending: &'a PendingOperators,
 }
 
 /// Whether `tx` may be in the next block on this view and state, signatures apart. `tx` must have passed
 /// [`check_form`]. That registry kinds stand in slot blocks only is the block's affair.
 pub fn check_spend(tx: &Tx, view: &dyn CoinView, state: &State) -> Result<Spend, SpendError> {
+    let pending = PendingOperators::new();
     let rules = Rules {
         chain: &state.chain,
         branch: state.tip.branch,
         registry: state.registry(),
+        pending: &pending,
     };
     judge_spend(tx, view, rules)
 }

@@ -7,8 +7,10 @@
 
 pub mod apply;
 pub mod check;
+pub(crate) mod churn;
 pub mod coins;
 pub mod decided;
+pub(crate) mod evidence;
 pub mod leader;
 pub mod mempool;
 pub(crate) mod registration;
@@ -25,3 +27,11 @@ pub(crate) mod work;
 pub(crate) mod testkit;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_golden;
+#[cfg(test)]
+mod tests_prop;
+#[cfg(test)]
+mod tests_signed;
+#[cfg(test)]
+mod tests_slot;

@@ -13,11 +13,11 @@ use crate::types::bitmap::Bitmap;
 use crate::types::block::{Block, Commit};
 use crate::types::genesis::{Genesis, GenesisMasternode};
 use crate::types::ids::*;
-use crate::types::masternode::SlotPart;
+use crate::types::masternode::{Attestation, AttestationBody, Evidence, Offence, SlotPart};
 use crate::types::params::{ConsensusLimits, Params};
 use crate::types::transaction::*;
 use crate::types::validators::ValidatorSet;
-use crate::types::vote::{VoteBody, VoteStep};
+use crate::types::vote::{Vote, VoteBody, VoteStep};
 
 /// The secret key with seed `i`.
 pub fn key(i: u64) -> SecretKey {
@@ -186,6 +186,142 @@ impl Net {
     /// A slot block without attestations at the next slot.
     pub fn slot_block(&mut self, candidates: Vec<Tx>) -> (Block, Delta) {
         self.step(self.input(self.next_slot(), 0, candidates))
+    }
+
+    /// The operator key that signs for `id` at the next height.
+    pub fn operator(&self, id: &MasternodeId) -> SecretKey {
+        let entry = self.state.registry().get(id).expect("a registered one");
+        let numbers = self.operators.iter().filter(|(i, _)| i == id);
+        let mut keys = numbers.map(|(_, n)| key(*n));
+        keys.find(|k| k.public() == entry.operator)
+            .expect("a known key")
+    }
+
+    /// The attestation of `attester` for a slot block at `time`, naming everybody but `absent`.
+    pub fn attestation(
+        &self,
+        attester: &MasternodeId,
+        time: WallMs,
+        absent: &[MasternodeId],
+    ) -> Attestation {
+        let entries = self.state.registry().entries();
+        let present = (0..entries.len()).filter(|i| !absent.contains(&entries[*i].id));
+        let slot = Slot(time.0 / self.state.params().slot_ms - 1);
+        self.sign_attestation(AttestationBody {
+            era: self.state.tip.era,
+            slot,
+            base: self.state.tip.prev_slot_block,
+            supports: Branch(0),
+            attester: *attester,
+            present: Bitmap::from_ones(entries.len(), present),
+        })
+    }
+
+    pub fn sign_attestation(&self, body: AttestationBody) -> Attestation {
+        let secret = self.operator(&body.attester);
+        let signature = secret.sign(&body.signing_hash(self.state.chain_id()));
+        Attestation { body, signature }
+    }
+
+    /// A slot part in which every member attests that everybody but `absent` was there.
+    pub fn all_attest(&self, time: WallMs, absent: &[MasternodeId]) -> SlotPart {
+        let members = self.state.validators.members().iter();
+        SlotPart {
+            attestations: BoundedVec::take_from(
+                members.map(|m| self.attestation(&m.id, time, absent)),
+            ),
+            ..SlotPart::default()
+        }
+    }
+
+    /// An attested slot block at the next slot; `absent` were not there.
+    pub fn attested(&mut self, absent: &[MasternodeId], candidates: Vec<Tx>) -> (Block, Delta) {
+        let mut input = self.input(self.next_slot(), 0, candidates);
+        input.slot_part = self.all_attest(input.time, absent);
+        self.step(input)
+    }
+
+    /// A slot block with evidence and no attestations.
+    pub fn punish(&mut self, evidence: Vec<Evidence>) -> (Block, Delta) {
+        let mut input = self.input(self.next_slot(), 0, vec![]);
+        input.slot_part.evidence = BoundedVec::take_from(evidence);
+        self.step(input)
+    }
+
+    /// A vote for block `[block; 32]`, signed by key number `signer`.
+    pub fn vote(&self, voter: MasternodeId, signer: u64, body: VoteBody) -> Vote {
+        Vote {
+            signature: key(signer).sign(&body.signing_hash(self.state.chain_id())),
+            body,
+            voter,
+        }
+    }
+
+    /// Two precommits of one round by `offender`, signed by key number `signer`.
+    pub fn double_vote(&self, offender: MasternodeId, signer: u64, height: Height) -> Evidence {
+        let body = |block| VoteBody {
+            step: VoteStep::Precommit,
+            branch: Branch(0),
+            era: Era(0),
+            height,
+            round: Round(0),
+            valid_round: None,
+            block,
+        };
+        let vote = |block| self.vote(offender, signer, body(block));
+        let some = Some(BlockId(crate::crypto::hash::Hash([9; 32])));
+        Evidence {
+            offender,
+            offence: Offence::Votes(vote(None), vote(some)),
+        }
+    }
+
+    /// The id of genesis masternode `i`.
+    pub fn id(&self, i: usize) -> MasternodeId {
+        self.genesis.masternodes[i].id()
+    }
+
+    /// A registration of masternode number `n` with `collateral` TIME paid by `from`; the kit will sign with its keys.
+    pub fn register(&mut self, n: u64, from: u64, collateral: u64) -> Tx {
+        let payload = Register {
+            owner: key(OWNER + n).public(),
+            operator: key(OPERATOR + n).public(),
+            payout: program(OWNER + n),
+            endpoint: Endpoint::try_from(b"127.0.0.1:24999".to_vec()).unwrap(),
+        };
+        let locked = output(OWNER + n, collateral * 100_000_000);
+        let payload = crate::types::codec::encode(&payload);
+        let tx = self.spend(TxKind::Register, from, locked, payload, &[OPERATOR + n]);
+        self.operators.push((MasternodeId(tx.txid.0), OPERATOR + n));
+        tx
+    }
+
+    /// An update signed by owner `n` and, if it names a new operator key number, by that key.
+    pub fn update(&mut self, n: u64, from: u64, id: MasternodeId, operator: Option<u64>) -> Tx {
+        let payload = Update {
+            id,
+            operator: operator.map(|o| key(o).public()),
+            payout: Some(program(from)),
+            endpoint: None,
+        };
+        let mut auth = vec![OWNER + n];
+        auth.extend(operator);
+        self.operators.extend(operator.map(|o| (id, o)));
+        let payload = crate::types::codec::encode(&payload);
+        self.spend(TxKind::Update, from, output(from, 50_000), payload, &auth)
+    }
+
+    /// A wish to leave, signed by owner `n`.
+    pub fn unregister(&self, n: u64, from: u64, id: MasternodeId) -> Tx {
+        let payload = crate::types::codec::encode(&Unregister { id });
+        let auth = [OWNER + n];
+        self.spend(
+            TxKind::Unregister,
+            from,
+            output(from, 50_000),
+            payload,
+            &auth,
+        )
     }
 
     /// Coins of a key number.

@@ -5,12 +5,13 @@ use crate::crypto::verify::Check;
 use crate::ledger::apply::{Invalid, TxChecks};
 use crate::ledger::check::{Rules, SpendError, TxError, check_form, judge_spend, sigcheck_count};
 use crate::ledger::coins::{Coin, CoinList, CoinView, FLAG_COINBASE, ViewError};
+use crate::ledger::registration::{PendingOperators, perform};
 use crate::ledger::registry::{Registry, SealedRegistry};
 use crate::ledger::slots::SlotTable;
 use crate::ledger::state::{State, Supply};
 use crate::types::amount::Amount;
 use crate::types::ids::*;
-use crate::types::transaction::{Tx, TxOutput};
+use crate::types::transaction::{Tx, TxKind, TxOutput};
 use crate::types::validators::ValidatorSet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -56,6 +57,9 @@ pub(crate) struct Work<'a> {
     pub supply: Supply,
     pub registry: Registry,
     pub slots: SlotTable,
+    pub pending: PendingOperators,
+    /// Whether the slot is attested (B5 step 2).
+    pub attested: bool,
     pub load: Load,
 }
 
@@ -96,6 +100,8 @@ impl<'a> Work<'a> {
             } else {
                 SlotTable::default()
             },
+            pending: PendingOperators::new(),
+            attested: false,
             load: Load::default(),
         }
     }
@@ -157,6 +163,7 @@ impl<'a> Work<'a> {
             chain: &self.base.chain,
             branch: self.base.tip.branch,
             registry: self.registry(),
+            pending: &self.pending,
         };
         let spend = judge_spend(tx, &self.coins, rules)?;
         let pot = self.supply.pot.plus(spend.fee).ok_or(TxError::Overflow)?;
@@ -169,8 +176,15 @@ impl<'a> Work<'a> {
                 self.coins.spent.insert(*outpoint, coin);
             }
         }
-        for (output, vout) in tx.body().outputs.iter().zip(0u32..) {
+        // M1: output 0 of a registration is collateral, in the registry and no coin.
+        let locked = usize::from(kind == TxKind::Register);
+        let numbered = tx.body().outputs.iter().zip(0u32..);
+        for (output, vout) in numbered.skip(locked) {
             self.create(tx.outpoint(vout), *output, 0);
+        }
+        if kind.is_registry() {
+            let now = self.slots.slot_index();
+            perform(tx, &mut self.registry, &mut self.pending, now)?;
         }
         Ok(TxChecks {
             wtxid: tx.wtxid,
