@@ -15,6 +15,7 @@ pub mod finality;
 pub mod health;
 pub mod job;
 pub mod json;
+mod ledger;
 pub mod methods;
 pub mod metrics;
 pub mod node;
