@@ -591,13 +591,15 @@ impl Machine {
     pub fn last_signed(&self) -> Option<Position> {
         self.last
     }
-    /// A commit over more precommits than the decision had, if late ones came: the best last_commit for the next block.
+    /// The decision's commit, or one of the same round with more power if late precommits came: the best last_commit for
+    /// the next block.
     pub fn widest_commit(&self) -> Option<Commit> {
-        let decided = self.decided.as_ref()?;
-        let late = self.tally.commit(decided.commit.at.round, decided.block);
-        let wider =
-            late.at == decided.commit.at && late.signers.count() > decided.commit.signers.count();
-        Some(if wider { late } else { decided.commit.clone() })
+        let decided = &self.decided.as_ref()?.commit;
+        let block = self.decided.as_ref()?.block;
+        let late = self.tally.commit(decided.at.round, block);
+        let power = |commit: &Commit| self.ctx.set.power_of(commit.signers.ones());
+        let wider = late.at == decided.at && power(&late) > power(decided);
+        Some(if wider { late } else { decided.clone() })
     }
 }
 

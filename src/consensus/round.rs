@@ -181,6 +181,23 @@ impl RoundState {
             || (current && self.step == Step::Prevote)
     }
 
+    /// Lines 36-43. S1(b): 42 and 43 for a polka of any round beyond validRound; the lock needs the current round.
+    fn polka(&mut self, polka: Pinned, rules: &Rules) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let news = self.valid.is_none_or(|valid| polka.at > valid.at);
+        let current = polka.at == self.at();
+        if news && (rules.any_round_polka || (current && self.step >= Step::Prevote)) {
+            self.valid = Some(polka);
+            actions.push(Action::Valid(polka));
+        }
+        if current && self.step == Step::Prevote {
+            self.locked = Some(polka);
+            self.step = Step::Precommit;
+            actions.push(Action::Precommit(Some(polka)));
+        }
+        actions
+    }
+
     /// One line of the paper.
     pub fn on(&mut self, event: Event, rules: &Rules) -> Vec<Action> {
         use Step::*;
@@ -219,22 +236,8 @@ impl RoundState {
                 self.prevote_timer = true;
                 vec![Action::Schedule(TimerKind::Prevote)]
             }
-            // 36-43; S1(b): 42 and 43 for a polka of any round, whenever it arrives.
-            (step, Event::Polka(polka)) => {
-                let mut actions = Vec::new();
-                let news = self.valid.is_none_or(|valid| polka.at > valid.at);
-                let current = polka.at == self.at();
-                if news && (rules.any_round_polka || (current && step >= Prevote)) {
-                    self.valid = Some(polka);
-                    actions.push(Action::Valid(polka));
-                }
-                if current && step == Prevote {
-                    self.locked = Some(polka);
-                    self.step = Precommit;
-                    actions.push(Action::Precommit(Some(polka)));
-                }
-                actions
-            }
+            // 36-43, S1(b).
+            (_, Event::Polka(polka)) => self.polka(polka, rules),
             // 44-46.
             (Prevote, Event::PrevotesNil) => self.precommit_nil(),
             // 47-48.

@@ -165,6 +165,8 @@ pub struct Tally {
     rounds: BTreeMap<Round, RoundVotes>,
     /// Each voter's vote of its highest round and step (S1(c), B7 step 2).
     highest: BTreeMap<usize, Vote>,
+    /// The highest round in `highest`.
+    top: Round,
     voters: Power,
     polkas: BTreeMap<(EraRound, BlockId, Option<EraRound>), Arc<Polka>>,
 }
@@ -188,6 +190,7 @@ impl Tally {
             pinned: BTreeSet::new(),
             rounds: BTreeMap::new(),
             highest: BTreeMap::new(),
+            top: Round(0),
             voters: Power(0),
             polkas: BTreeMap::new(),
         }
@@ -238,6 +241,7 @@ impl Tally {
     /// Remembers the voter's highest vote; whether this one is it.
     fn raise(&mut self, i: usize, vote: &Vote, edges: &mut Vec<Edge>) -> bool {
         let position = |vote: &Vote| (vote.body.round, vote.body.step);
+        self.top = self.top.max(vote.body.round);
         match self.highest.get(&i) {
             Some(held) if position(held) >= position(vote) => false,
             Some(_) => {
@@ -426,7 +430,7 @@ impl Tally {
 
     /// Line 55 with S1(c): the highest round above the current one in which, or later, more than a third has voted.
     pub fn ahead(&self) -> Option<Round> {
-        if !self.rules.round_skip {
+        if !self.rules.round_skip || self.top <= self.round {
             return None;
         }
         let mut by_round: BTreeMap<Round, Power> = BTreeMap::new();
