@@ -7,6 +7,8 @@
 mod args;
 mod normalise;
 
+pub use normalise::normalise;
+
 use std::path::PathBuf;
 
 use argh::{ArgsInfo, FromArgs};
@@ -164,8 +166,13 @@ pub struct CommandRow {
 
 /// Every command with its options, in the order of help. The first row is `timed` itself and its options.
 pub fn commands() -> Vec<CommandRow> {
+    rows_of(args::Timed::get_args_info())
+}
+
+/// The rows of a program: its own, then those of its commands.
+pub fn rows_of(info: argh::CommandInfoWithArgs) -> Vec<CommandRow> {
     let mut rows = Vec::new();
-    collect(String::new(), args::Timed::get_args_info(), &mut rows);
+    collect(String::new(), info, &mut rows);
     rows
 }
 
@@ -206,7 +213,7 @@ fn collect(name: String, info: argh::CommandInfoWithArgs, rows: &mut Vec<Command
 /// Understands the arguments that follow the program name.
 pub fn parse(arguments: &[String]) -> Result<Parsed, UsageError> {
     let rows = commands();
-    let arguments = normalise::normalise(arguments, &rows).map_err(UsageError)?;
+    let arguments = normalise(arguments, &rows).map_err(UsageError)?;
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let timed = match args::Timed::from_args(&["timed"], &words) {
         Ok(timed) => timed,

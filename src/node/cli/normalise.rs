@@ -5,7 +5,7 @@
 
 use super::{CommandRow, OptionRow};
 
-/// One word of the command (none for `timed` itself) and what belongs to it.
+/// One word of the command (none for the program itself) and what belongs to it.
 #[derive(Default)]
 struct Level {
     word: Option<String>,
@@ -13,7 +13,7 @@ struct Level {
 }
 
 /// Puts the arguments into the order that argh takes.
-pub(super) fn normalise(arguments: &[String], rows: &[CommandRow]) -> Result<Vec<String>, String> {
+pub fn normalise(arguments: &[String], rows: &[CommandRow]) -> Result<Vec<String>, String> {
     let mut outer: Vec<Level> = Vec::new();
     let mut last = Level::default();
     let mut command = String::new();

@@ -1,0 +1,108 @@
+//! `time-cli`: everything behind its command line.
+//!
+//! Job: run one command or method and say how it ended. Inputs: arguments, the node over its HTTP port. Outputs: text on `out`, messages on
+//! standard error, an exit code. Never: touches the files of a node but its configuration, cookie and genesis.
+
+mod args;
+mod bench;
+mod connect;
+mod output;
+mod parse;
+mod people;
+#[cfg(test)]
+mod tests;
+
+use std::io::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+
+use super::exit::Exit;
+use crate::rpc::registry;
+use args::{Sub, TimeCli};
+use output::{CliError, Output};
+pub use parse::commands;
+use parse::{Parsed, parse};
+
+/// Runs `time-cli` with the arguments that follow its name. `terminal`: a person reads `out`.
+pub fn run(arguments: &[String], out: &mut dyn Write, terminal: bool) -> Exit {
+    let done = match parse(arguments) {
+        Ok(parsed) => execute(parsed, out, terminal),
+        Err(text) => {
+            let text = format!("{text}\nRun time-cli --help for the commands and options, time-cli help for the methods.");
+            Err(CliError::new(Exit::Usage, text))
+        }
+    };
+    match done {
+        Ok(()) => Exit::Success,
+        Err(error) => {
+            if !error.message.is_empty() {
+                eprintln!("time-cli: {error}");
+            }
+            error.exit
+        }
+    }
+}
+
+fn execute(parsed: Parsed, out: &mut dyn Write, terminal: bool) -> Result<(), CliError> {
+    let output = |given: &TimeCli, out| Output {
+        out,
+        json: given.json || !terminal,
+        quoted: given.json,
+    };
+    match parsed {
+        Parsed::Text(text) => {
+            let _gone = out.write_all(text.as_bytes());
+            Ok(())
+        }
+        Parsed::Info(given) => people::info(&mut connect::client(&given)?, &mut output(&given, out)),
+        Parsed::Method(given, method, words) => {
+            let params = params(&given, &method, &words)?;
+            let mut client = connect::client(&given)?;
+            // Some methods wait for as long as they are told; only they know how long that is.
+            client.set_timeout(METHOD_TIMEOUT);
+            let result = client.call(&method, params)?;
+            output(&given, out).result(&result);
+            Ok(())
+        }
+        Parsed::Command(given, sub) => {
+            let mut output = output(&given, out);
+            command(&given, sub, &mut output)
+        }
+    }
+}
+
+/// How long a method called by name may take.
+const METHOD_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(24 * 3_600);
+
+fn command(given: &TimeCli, sub: Sub, output: &mut Output<'_>) -> Result<(), CliError> {
+    match sub {
+        Sub::Status(args::Status {}) => people::status(&mut connect::client(given)?, now_ms(), output),
+        Sub::Peers(args::Peers {}) => people::peers(&mut connect::client(given)?, output),
+        Sub::Wait(args::Wait { txid, timeout }) => {
+            people::wait(&mut connect::client(given)?, &txid, timeout, output)
+        }
+        Sub::Rpcauth(args::Rpcauth { user }) => people::rpcauth(&user, output),
+        Sub::Bench(options) => bench::run(given, &options, output),
+    }
+}
+
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The words of a method as its parameters. A method that this program does not know is the node's to judge: its words go as JSON where
+/// they are JSON, else as texts.
+fn params(given: &TimeCli, method: &str, words: &[String]) -> Result<Value, CliError> {
+    let usage = |text| CliError::new(Exit::Usage, text);
+    let Some(spec) = registry::find(method) else {
+        let loose = |word: &String| serde_json::from_str(word).unwrap_or_else(|_| word.as_str().into());
+        return Ok(words.iter().map(loose).collect());
+    };
+    if given.named {
+        return registry::named_arguments_from_words(spec, words).map_err(usage);
+    }
+    let list = registry::arguments_from_words(spec, words).map_err(usage)?;
+    Ok(Value::Array(list))
+}
