@@ -9,6 +9,7 @@ mod connect;
 mod output;
 mod parse;
 mod people;
+mod proof;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +20,7 @@ use serde_json::Value;
 
 use super::exit::Exit;
 use crate::rpc::registry;
-use args::{Sub, TimeCli};
+use args::{ProofSub, Sub, TimeCli};
 use output::{CliError, Output};
 pub use parse::commands;
 use parse::{Parsed, parse};
@@ -29,7 +30,9 @@ pub fn run(arguments: &[String], out: &mut dyn Write, terminal: bool) -> Exit {
     let done = match parse(arguments) {
         Ok(parsed) => execute(parsed, out, terminal),
         Err(text) => {
-            let text = format!("{text}\nRun time-cli --help for the commands and options, time-cli help for the methods.");
+            let text = format!(
+                "{text}\nRun time-cli --help for the commands and options, time-cli help for the methods."
+            );
             Err(CliError::new(Exit::Usage, text))
         }
     };
@@ -55,7 +58,9 @@ fn execute(parsed: Parsed, out: &mut dyn Write, terminal: bool) -> Result<(), Cl
             let _gone = out.write_all(text.as_bytes());
             Ok(())
         }
-        Parsed::Info(given) => people::info(&mut connect::client(&given)?, &mut output(&given, out)),
+        Parsed::Info(given) => {
+            people::info(&mut connect::client(&given)?, &mut output(&given, out))
+        }
         Parsed::Method(given, method, words) => {
             let params = params(&given, &method, &words)?;
             let mut client = connect::client(&given)?;
@@ -77,18 +82,28 @@ const METHOD_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(24 * 
 
 fn command(given: &TimeCli, sub: Sub, output: &mut Output<'_>) -> Result<(), CliError> {
     match sub {
-        Sub::Status(args::Status {}) => people::status(&mut connect::client(given)?, now_ms(), output),
+        Sub::Status(args::Status {}) => {
+            people::status(&mut connect::client(given)?, now_ms(), output)
+        }
         Sub::Peers(args::Peers {}) => people::peers(&mut connect::client(given)?, output),
         Sub::Wait(args::Wait { txid, timeout }) => {
             people::wait(&mut connect::client(given)?, &txid, timeout, output)
         }
+        Sub::Proof(args::Proof { sub }) => match sub {
+            ProofSub::Export(options) => {
+                proof::export(&mut connect::client(given)?, &options, output)
+            }
+            ProofSub::Verify(options) => proof::verify(given, &options, now_ms(), output),
+        },
         Sub::Rpcauth(args::Rpcauth { user }) => people::rpcauth(&user, output),
         Sub::Bench(options) => bench::run(given, &options, output),
     }
 }
 
 fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -97,7 +112,9 @@ fn now_ms() -> u64 {
 fn params(given: &TimeCli, method: &str, words: &[String]) -> Result<Value, CliError> {
     let usage = |text| CliError::new(Exit::Usage, text);
     let Some(spec) = registry::find(method) else {
-        let loose = |word: &String| serde_json::from_str(word).unwrap_or_else(|_| word.as_str().into());
+        let loose = |word: &String| -> Value {
+            serde_json::from_str(word).unwrap_or_else(|_| word.as_str().into())
+        };
         return Ok(words.iter().map(loose).collect());
     };
     if given.named {

@@ -3,6 +3,7 @@
 //! Everything that touches the operating system as a program does is here; what decides is below.
 
 pub mod cli;
+pub mod cli_cmds;
 pub mod client;
 pub mod config;
 pub mod datadir;

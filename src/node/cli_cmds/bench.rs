@@ -27,14 +27,21 @@ const SENDERS: u32 = 8;
 const WAITERS_PER_SENDER: u32 = 4;
 
 /// Runs the benchmark.
-pub(super) fn run(given: &TimeCli, options: &Bench, output: &mut Output<'_>) -> Result<(), CliError> {
+pub(super) fn run(
+    given: &TimeCli,
+    options: &Bench,
+    output: &mut Output<'_>,
+) -> Result<(), CliError> {
     check(options)?;
     let nodes = match &options.dir {
         Some(dir) => connect::clients_of_network(Path::new(dir))?,
         None => connect::clients(given)?,
     };
     let usage = |text: &str| CliError::new(Exit::Usage, text);
-    let mut wallet = nodes.first().ok_or_else(|| usage("no node was named"))?.another();
+    let mut wallet = nodes
+        .first()
+        .ok_or_else(|| usage("no node was named"))?
+        .another();
     if given.rpcwait {
         connect::await_node(&mut wallet, given.rpcwaittimeout.map(Duration::from_secs))?;
     }
@@ -49,7 +56,10 @@ pub(super) fn run(given: &TimeCli, options: &Bench, output: &mut Output<'_>) -> 
     let prepared = Instant::now();
     let coins = purse.prepare(&mut wallet, count)?;
     let payments = purse.sign_payments(&coins)?;
-    eprintln!("time-cli: ready after {:.1} s, sending", prepared.elapsed().as_secs_f64());
+    eprintln!(
+        "time-cli: ready after {:.1} s, sending",
+        prepared.elapsed().as_secs_f64()
+    );
     let timeout = Duration::from_secs(options.timeout.max(1));
     let measured = match options.latency {
         Some(_) => {
@@ -75,7 +85,10 @@ pub(super) fn run(given: &TimeCli, options: &Bench, output: &mut Output<'_>) -> 
     }
     match measured.failed() {
         0 => Ok(()),
-        failed => Err(CliError::new(Exit::Failure, format!("{failed} payments failed"))),
+        failed => Err(CliError::new(
+            Exit::Failure,
+            format!("{failed} payments failed"),
+        )),
     }
 }
 
@@ -84,7 +97,10 @@ fn check(options: &Bench) -> Result<(), CliError> {
         if (1..=most).contains(&value) {
             return Ok(());
         }
-        Err(CliError::new(Exit::Usage, format!("--{name} {value} is out of range; give 1 to {most}")))
+        Err(CliError::new(
+            Exit::Usage,
+            format!("--{name} {value} is out of range; give 1 to {most}"),
+        ))
     };
     range("rate", options.rate, 100_000)?;
     range("duration", options.duration, 3_600)?;
@@ -93,7 +109,13 @@ fn check(options: &Bench) -> Result<(), CliError> {
     range("connections", options.connections.unwrap_or(1), 256)
 }
 
-fn give_back(purse: &Purse, wallet: &mut Client, coins: &[Coin], payments: &[Payment], measured: &Measured) {
+fn give_back(
+    purse: &Purse,
+    wallet: &mut Client,
+    coins: &[Coin],
+    payments: &[Payment],
+    measured: &Measured,
+) {
     let mut left: Vec<Coin> = Vec::new();
     let mut finished = measured.finished.clone();
     finished.sort_unstable();
@@ -106,7 +128,11 @@ fn give_back(purse: &Purse, wallet: &mut Client, coins: &[Coin], payments: &[Pay
         Ok(count) => eprintln!(
             "time-cli: gave {} coins back in {count} transactions{}",
             left.len(),
-            if unsure > 0 { format!("; {unsure} coins of failed payments stay behind") } else { String::new() }
+            if unsure > 0 {
+                format!("; {unsure} coins of failed payments stay behind")
+            } else {
+                String::new()
+            }
         ),
         Err(error) => eprintln!("time-cli: the money could not be given back: {error}"),
     }
@@ -117,14 +143,20 @@ fn disk_of(given: &TimeCli, options: &Bench) -> Option<PathBuf> {
         return Some(PathBuf::from(dir));
     }
     let local = given.rpc_url.is_empty() || given.datadir.is_some();
-    connect::config(given).ok().filter(|_| local).map(|config| config.node.datadir)
+    connect::config(given)
+        .ok()
+        .filter(|_| local)
+        .map(|config| config.node.datadir)
 }
 
 fn sync_time(dir: &Path) -> Option<Duration> {
     match disk::median_sync(dir) {
         Ok(time) => Some(time),
         Err(error) => {
-            eprintln!("time-cli: the disk of {} was not measured: {error}", dir.display());
+            eprintln!(
+                "time-cli: the disk of {} was not measured: {error}",
+                dir.display()
+            );
             None
         }
     }
@@ -147,10 +179,20 @@ fn percentiles(histogram: &Histogram<u64>) -> Value {
     })
 }
 
-fn report(options: &Bench, nodes: &[Client], purse: &Purse, measured: &Measured, sync: [Option<Duration>; 2]) -> Value {
+fn report(
+    options: &Bench,
+    nodes: &[Client],
+    purse: &Purse,
+    measured: &Measured,
+    sync: [Option<Duration>; 2],
+) -> Value {
     let done = measured.finished.len();
     let elapsed = measured.elapsed.as_secs_f64();
-    let rate = if elapsed > 0.0 { done as f64 / elapsed } else { 0.0 };
+    let rate = if elapsed > 0.0 {
+        done as f64 / elapsed
+    } else {
+        0.0
+    };
     let [before, after] = sync.map(|time| time.map(micros));
     json!({
         "mode": if options.latency.is_some() { "latency" } else { "load" },
@@ -183,20 +225,45 @@ fn people(report: &Value) -> String {
     };
     let nodes = report["nodes"].as_array().map_or(0, Vec::len);
     let mut rows = vec![
-        ("payments", format!("{} final, {} failed, {} bytes each, to {nodes} nodes", report["final"], report["failed"], report["payment_bytes"])),
-        ("rate", match report["rate_offered"].as_u64() {
-            Some(offered) => format!("{offered} per second offered, {} per second final", report["rate_final"]),
-            None => "one payment at a time".to_owned(),
-        }),
+        (
+            "payments",
+            format!(
+                "{} final, {} failed, {} bytes each, to {nodes} nodes",
+                report["final"], report["failed"], report["payment_bytes"]
+            ),
+        ),
+        (
+            "rate",
+            match report["rate_offered"].as_u64() {
+                Some(offered) => format!(
+                    "{offered} per second offered, {} per second final",
+                    report["rate_final"]
+                ),
+                None => "one payment at a time".to_owned(),
+            },
+        ),
         ("due to final", spread("finality_us")),
         ("due to accepted", spread("accepted_us")),
-        ("fdatasync", format!("median {} before, {} after", ms(&report["fdatasync_us"]["before"]), ms(&report["fdatasync_us"]["after"]))),
+        (
+            "fdatasync",
+            format!(
+                "median {} before, {} after",
+                ms(&report["fdatasync_us"]["before"]),
+                ms(&report["fdatasync_us"]["after"])
+            ),
+        ),
     ];
     if report["late_us_max"].is_u64() {
-        rows.push(("sent late by", format!("at most {}", ms(&report["late_us_max"]))));
+        rows.push((
+            "sent late by",
+            format!("at most {}", ms(&report["late_us_max"])),
+        ));
     }
     if let Some(failures) = report["failures"].as_object().filter(|f| !f.is_empty()) {
-        let lines: Vec<String> = failures.iter().map(|(text, count)| format!("{count} x {text}")).collect();
+        let lines: Vec<String> = failures
+            .iter()
+            .map(|(text, count)| format!("{count} x {text}"))
+            .collect();
         rows.push(("failures", lines.join("\n")));
     }
     pairs(&rows)

@@ -51,9 +51,15 @@ pub(super) fn url_of(bind: SocketAddr) -> Url {
 
 fn of_config(config: &Config, cookie: Option<&Path>) -> Result<Client, CliError> {
     let bind = config.rpc.bind.first().copied().ok_or_else(|| {
-        CliError::new(Exit::Config, "the node has no [rpc] bind address: give --rpc-url")
+        CliError::new(
+            Exit::Config,
+            "the node has no [rpc] bind address: give --rpc-url",
+        )
     })?;
-    let cookie = cookie.map_or_else(|| DataDir::new(&config.node.datadir).cookie(), Path::to_owned);
+    let cookie = cookie.map_or_else(
+        || DataDir::new(&config.node.datadir).cookie(),
+        Path::to_owned,
+    );
     Ok(Client::new(url_of(bind), Credentials::File(cookie)))
 }
 
@@ -89,7 +95,10 @@ pub(super) fn clients_of_network(dir: &Path) -> Result<Vec<Client>, CliError> {
         clients.push(of_config(&load(Some(datadir), None)?, None)?);
     }
     if clients.is_empty() {
-        let text = format!("{} holds no node0/timed.toml: name the directory of a devnet or testnet", dir.display());
+        let text = format!(
+            "{} holds no node0/timed.toml: name the directory of a devnet or testnet",
+            dir.display()
+        );
         return Err(CliError::new(Exit::Usage, text));
     }
     Ok(clients)
@@ -99,7 +108,10 @@ pub(super) fn clients_of_network(dir: &Path) -> Result<Vec<Client>, CliError> {
 pub(super) fn client(given: &TimeCli) -> Result<Client, CliError> {
     let mut clients = clients(given)?;
     if clients.len() > 1 {
-        return Err(CliError::new(Exit::Usage, "only bench takes several --rpc-url"));
+        return Err(CliError::new(
+            Exit::Usage,
+            "only bench takes several --rpc-url",
+        ));
     }
     let mut client = clients
         .pop()
@@ -116,7 +128,9 @@ pub(super) fn client(given: &TimeCli) -> Result<Client, CliError> {
 /// A wallet's name within a path.
 fn escape(name: &str) -> String {
     let letter = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(byte).to_string(),
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {
+            char::from(byte).to_string()
+        }
         other => format!("%{other:02X}"),
     };
     name.bytes().map(letter).collect()

@@ -96,7 +96,7 @@ pub fn pairs(rows: &[(&str, String)]) -> String {
 /// A table with a head; the columns named in `right` are numbers.
 pub fn table(head: &[&str], right: &[usize], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(head.to_vec());
+    table.load_style(presets::NOTHING).set_header(head.to_vec());
     table.add_rows(rows);
     for column in right {
         if let Some(column) = table.column_mut(*column) {

@@ -50,7 +50,10 @@ pub(super) fn parse(arguments: &[String]) -> Result<Parsed, String> {
         Err(exit) => return Err(exit.output.trim_end().to_owned()),
     };
     if given.version {
-        return Ok(Parsed::Text(format!("time-cli {}\n", env!("CARGO_PKG_VERSION"))));
+        return Ok(Parsed::Text(format!(
+            "time-cli {}\n",
+            env!("CARGO_PKG_VERSION")
+        )));
     }
     match (method, given.sub.take(), given.getinfo) {
         (None, None, true) => Ok(Parsed::Info(Box::new(given))),
@@ -70,7 +73,9 @@ fn option_of<'a>(word: &str, globals: &'a [OptionRow]) -> Option<(&'a OptionRow,
     if bare.is_empty() || name.len() == bare.len() {
         return None;
     }
-    let found = globals.iter().find(|o| o.name.trim_start_matches('-') == bare)?;
+    let found = globals
+        .iter()
+        .find(|o| o.name.trim_start_matches('-') == bare)?;
     Some((found, word.contains('=')))
 }
 

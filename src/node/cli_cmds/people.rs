@@ -18,6 +18,8 @@ fn show(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),
+        Value::Array(list) if list.is_empty() => "none".to_owned(),
+        Value::Array(list) => list.iter().map(show).collect::<Vec<_>>().join("; "),
         other => other.to_string(),
     }
 }
@@ -32,57 +34,110 @@ fn ask_or_null(client: &mut Client, method: &str) -> Value {
 }
 
 /// How the node and its network are.
-pub(super) fn status(client: &mut Client, now_ms: u64, output: &mut Output<'_>) -> Result<(), CliError> {
+pub(super) fn status(
+    client: &mut Client,
+    now_ms: u64,
+    output: &mut Output<'_>,
+) -> Result<(), CliError> {
     let chain = ask(client, "getblockchaininfo")?;
     let consensus = ask(client, "getconsensusinfo")?;
     let network = ask(client, "getnetworkinfo")?;
     let mempool = ask(client, "getmempoolinfo")?;
-    let masternode = client.call("masternode", json!(["status"])).unwrap_or(Value::Null);
     let health = client.get("/health")?;
     let health: Value = serde_json::from_slice(&health.body).unwrap_or(Value::Null);
     let whole = json!({
         "chain": chain, "consensus": consensus, "network": network, "mempool": mempool,
-        "masternode": masternode, "health": health,
+        "health": health,
     });
     output.either(&whole, || status_text(&whole, client, now_ms));
     if health["status"] == "ok" {
         Ok(())
     } else {
-        Err(CliError::new(Exit::Failure, if output.json { "the node is unhealthy" } else { "" }))
+        Err(CliError::new(
+            Exit::Failure,
+            if output.json {
+                "the node is unhealthy"
+            } else {
+                ""
+            },
+        ))
     }
 }
 
 fn status_text(whole: &Value, client: &Client, now_ms: u64) -> String {
     let (chain, consensus) = (&whole["chain"], &whole["consensus"]);
-    let (network, masternode) = (&whole["network"], &whole["masternode"]);
-    let tip_ms = chain["time_ms"].as_u64().or(chain["time"].as_u64().map(|s| s * 1_000));
+    let (network, masternode) = (&whole["network"], &consensus["masternode"]);
+    let tip_ms = chain["time"].as_u64().map(|s| s * 1_000);
     let age = tip_ms.map_or("-".to_owned(), |t| seconds(now_ms.saturating_sub(t)));
     let at = format!(
         "height {}, round {}, {}: waits for {}",
-        show(&consensus["height"]), show(&consensus["round"]), show(&consensus["step"]), show(&consensus["waiting_for"]),
+        show(&consensus["height"]),
+        show(&consensus["round"]),
+        show(&consensus["step"]),
+        show(&consensus["waiting_for"]),
     );
     let power = format!(
         "{} of {} connected, {} needed to decide",
-        show(&consensus["connected_power"]), show(&consensus["total_power"]), show(&consensus["quorum"]),
+        show(&consensus["connected_power"]),
+        show(&consensus["total_power"]),
+        show(&consensus["quorum_power"]),
     );
     let reasons = whole["health"]["reasons"].as_array();
     let reasons: Vec<String> = reasons.into_iter().flatten().map(show).collect();
-    let health = if reasons.is_empty() { show(&whole["health"]["status"]) } else { reasons.join("\n") };
+    let health = if reasons.is_empty() {
+        show(&whole["health"]["status"])
+    } else {
+        reasons.join("\n")
+    };
     pairs(&[
-        ("node", format!("{}, {}", client.url(), show(&network["subversion"]))),
-        ("network", format!("{}, {} peers", show(&chain["chain"]), show(&network["connections"]))),
-        ("tip", format!("height {}, {age} old, final\n{}", show(&chain["blocks"]), show(&chain["bestblockhash"]))),
+        (
+            "node",
+            format!("{}, {}", client.url(), show(&network["subversion"])),
+        ),
+        (
+            "network",
+            format!(
+                "{}, {} peers",
+                show(&chain["chain"]),
+                show(&network["connections"])
+            ),
+        ),
+        (
+            "tip",
+            format!(
+                "height {}, {age} old, final\n{}",
+                show(&chain["blocks"]),
+                show(&chain["bestblockhash"])
+            ),
+        ),
         ("consensus", at),
         ("power", power),
-        ("mempool", format!("{} transactions, {} bytes", show(&whole["mempool"]["size"]), show(&whole["mempool"]["bytes"]))),
-        ("masternode", if masternode.is_null() { "none here".to_owned() } else { masternode_text(masternode) }),
+        (
+            "mempool",
+            format!(
+                "{} transactions, {} bytes",
+                show(&whole["mempool"]["size"]),
+                show(&whole["mempool"]["bytes"])
+            ),
+        ),
+        (
+            "masternode",
+            if masternode.is_null() {
+                "none here".to_owned()
+            } else {
+                masternode_text(masternode)
+            },
+        ),
         ("health", health),
     ])
 }
 
 fn masternode_text(masternode: &Value) -> String {
-    let state = masternode.get("status").or(masternode.get("state"));
-    show(state.unwrap_or(masternode))
+    format!(
+        "{}, {}",
+        show(&masternode["state"]),
+        show(&masternode["status"])
+    )
 }
 
 /// The most important figures, as bitcoin-cli -getinfo.
@@ -101,9 +156,13 @@ pub(super) fn info(client: &mut Client, output: &mut Output<'_>) -> Result<(), C
         ("balance", &balance),
         ("warnings", &network["warnings"]),
     ];
-    let object = rows.iter().map(|(name, value)| ((*name).to_owned(), (*value).clone()));
+    let object = rows
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).clone()));
     let whole = Value::Object(object.collect());
-    output.either(&whole, || pairs(&rows.map(|(name, value)| (name, show(value)))));
+    output.either(&whole, || {
+        pairs(&rows.map(|(name, value)| (name, show(value))))
+    });
     Ok(())
 }
 
@@ -112,7 +171,9 @@ pub(super) fn peers(client: &mut Client, output: &mut Output<'_>) -> Result<(), 
     let peers = ask(client, "getpeerinfo")?;
     output.either(&peers, || {
         let row = |peer: &Value| {
-            let ping = peer["pingtime"].as_f64().map_or("-".to_owned(), |s| format!("{:.1} ms", s * 1_000.0));
+            let ping = peer["pingtime"]
+                .as_f64()
+                .map_or("-".to_owned(), |s| format!("{:.1} ms", s * 1_000.0));
             let inbound = if peer["inbound"] == true { "in" } else { "out" };
             let masternode = peer.get("masternode").filter(|m| !m.is_null()).map(show);
             vec![
@@ -120,7 +181,7 @@ pub(super) fn peers(client: &mut Client, output: &mut Output<'_>) -> Result<(), 
                 show(&peer["addr"]),
                 inbound.to_owned(),
                 masternode.map_or("-".to_owned(), |id| id.chars().take(12).collect()),
-                show(peer.get("height").or(peer.get("synced_blocks")).unwrap_or(&Value::Null)),
+                show(&peer["synced_blocks"]),
                 ping,
                 show(&peer["bytessent"]),
                 show(&peer["bytesrecv"]),
@@ -128,14 +189,29 @@ pub(super) fn peers(client: &mut Client, output: &mut Output<'_>) -> Result<(), 
             ]
         };
         let rows = peers.as_array().into_iter().flatten().map(row).collect();
-        let head = ["ID", "ADDRESS", "DIR", "MASTERNODE", "HEIGHT", "PING", "SENT", "RECEIVED", "SOFTWARE"];
+        let head = [
+            "ID",
+            "ADDRESS",
+            "DIR",
+            "MASTERNODE",
+            "HEIGHT",
+            "PING",
+            "SENT",
+            "RECEIVED",
+            "SOFTWARE",
+        ];
         table(&head, &[0, 4, 5, 6, 7], rows)
     });
     Ok(())
 }
 
 /// Waits until a transaction is final.
-pub(super) fn wait(client: &mut Client, txid: &str, timeout_s: u64, output: &mut Output<'_>) -> Result<(), CliError> {
+pub(super) fn wait(
+    client: &mut Client,
+    txid: &str,
+    timeout_s: u64,
+    output: &mut Output<'_>,
+) -> Result<(), CliError> {
     let limit = Duration::from_secs(timeout_s.saturating_add(5));
     let found = client.call_within("waittransactionfinality", json!([txid, timeout_s]), limit)?;
     output.either(&found, || {
@@ -144,7 +220,12 @@ pub(super) fn wait(client: &mut Client, txid: &str, timeout_s: u64, output: &mut
             ("state", show(&found["state"])),
             ("height", show(&found["height"])),
             ("block", show(&found["blockhash"])),
-            ("final after", found["finality_ms"].as_u64().map_or("-".to_owned(), |ms| format!("{ms} ms"))),
+            (
+                "final after",
+                found["finality_ms"]
+                    .as_u64()
+                    .map_or("-".to_owned(), |ms| format!("{ms} ms")),
+            ),
         ])
     });
     Ok(())
@@ -154,13 +235,19 @@ pub(super) fn wait(client: &mut Client, txid: &str, timeout_s: u64, output: &mut
 pub(super) fn rpcauth(user: &str, output: &mut Output<'_>) -> Result<(), CliError> {
     let fine = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if user.is_empty() || user.len() > 64 || !user.chars().all(fine) {
-        return Err(CliError::new(Exit::Usage, "a user name has 1 to 64 letters, digits, '-', '_' and '.'"));
+        return Err(CliError::new(
+            Exit::Usage,
+            "a user name has 1 to 64 letters, digits, '-', '_' and '.'",
+        ));
     }
     let (mut salt, mut password) = ([0; 16], [0; 32]);
     let drawn = random(&mut salt).and_then(|()| random(&mut password));
     drawn.map_err(|e| CliError::new(Exit::Internal, e.to_string()))?;
     let (salt, password) = (hex::encode(&salt), hex::encode(&password));
-    let line = format!("{user}:{salt}${}", hex::encode(&password_hash(&salt, &password)));
+    let line = format!(
+        "{user}:{salt}${}",
+        hex::encode(&password_hash(&salt, &password))
+    );
     let whole = json!({"user": line, "password": password});
     output.either(&whole, || {
         format!("Add this to the list users in [rpc] of timed.toml, then send SIGHUP to timed:\n\"{line}\"\nPassword of {user}, shown once:\n{password}\n")

@@ -52,7 +52,10 @@ pub(super) struct Purse {
 }
 
 fn answer(what: &str, value: &Value) -> CliError {
-    CliError::new(Exit::Unavailable, format!("the node gave an unexpected {what}: {value}"))
+    CliError::new(
+        Exit::Unavailable,
+        format!("the node gave an unexpected {what}: {value}"),
+    )
 }
 
 impl Purse {
@@ -88,7 +91,11 @@ impl Purse {
     }
 
     fn fee(&self, inputs: usize, outputs: usize) -> u64 {
-        fee_of(transfer_bytes(inputs, outputs, 0), self.terms.min_fee_per_kb).0
+        fee_of(
+            transfer_bytes(inputs, outputs, 0),
+            self.terms.min_fee_per_kb,
+        )
+        .0
     }
     /// Value of each output of a payment.
     fn payout(&self) -> u64 {
@@ -128,7 +135,8 @@ impl Purse {
     fn coins_of(&self, tx: &Tx) -> Vec<Coin> {
         let outputs = (0u32..).zip(tx.body().outputs.iter());
         let own = outputs.filter(|(_, output)| output.program == self.program);
-        own.map(|(vout, output)| (tx.outpoint(vout), *output)).collect()
+        own.map(|(vout, output)| (tx.outpoint(vout), *output))
+            .collect()
     }
 
     /// Gets money from the node's wallet and splits it into `count` coins, all final when this returns.
@@ -140,7 +148,10 @@ impl Purse {
             let text = format!("at most {} payments in one run", most * most);
             return Err(CliError::new(Exit::Usage, text));
         }
-        let values: Vec<u64> = branches.iter().map(|n| *n as u64 * self.leaf() + self.fee(1, *n)).collect();
+        let values: Vec<u64> = branches
+            .iter()
+            .map(|n| *n as u64 * self.leaf() + self.fee(1, *n))
+            .collect();
         let mut total: u64 = values.iter().sum();
         if values.len() > 1 {
             total += self.fee(1, values.len());
@@ -201,14 +212,18 @@ impl Purse {
     /// Sends coins back to the node's wallet; how many transactions it took. Coins worth less than their fee stay.
     pub(super) fn give_back(&self, client: &mut Client, coins: &[Coin]) -> Result<usize, CliError> {
         let address = client.call("getnewaddress", json!(["bench"]))?;
-        let text = address.as_str().ok_or_else(|| answer("address", &address))?;
+        let text = address
+            .as_str()
+            .ok_or_else(|| answer("address", &address))?;
         let program = Program::from_address(text, self.network);
         let program = program.map_err(|_| answer("address", &address))?;
         let mut count = 0;
         for part in coins.chunks(SWEEP_COUNT) {
             let sum: u64 = part.iter().map(|(_, output)| output.value.0).sum();
             let fee = self.fee(part.len(), 1);
-            let left = sum.checked_sub(fee).filter(|left| *left >= self.terms.dust.0);
+            let left = sum
+                .checked_sub(fee)
+                .filter(|left| *left >= self.terms.dust.0);
             let Some(left) = left else { continue };
             let output = TxOutput {
                 value: Amount(left),
@@ -222,7 +237,10 @@ impl Purse {
 }
 
 fn submit(client: &mut Client, tx: &Tx) -> Result<(), CliError> {
-    client.call("sendrawtransaction", json!([hex::encode(&codec::encode(tx))]))?;
+    client.call(
+        "sendrawtransaction",
+        json!([hex::encode(&codec::encode(tx))]),
+    )?;
     Ok(())
 }
 

@@ -27,7 +27,11 @@ impl Drop for Removed {
 pub(super) fn median_sync(dir: &Path) -> std::io::Result<Duration> {
     let path = dir.join(format!(".bench-{}", std::process::id()));
     let mut options = OpenOptions::new();
-    let mut file = options.write(true).create_new(true).mode(0o600).open(&path)?;
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)?;
     let _removed = Removed(path);
     let page = [0x5a; WRITE_SIZE];
     let start = Instant::now();

@@ -72,11 +72,16 @@ impl Measured {
         let text = match error {
             ClientError::Rpc(failure) => {
                 let reason = failure.reason.as_deref().unwrap_or(&failure.message);
-                format!("{} ({})", reason.lines().next().unwrap_or_default(), failure.code)
+                format!(
+                    "{} ({})",
+                    reason.lines().next().unwrap_or_default(),
+                    failure.code
+                )
             }
             other => other.to_string(),
         };
-        let room = self.failures.len() < FAILURE_KIND_COUNT_MAX || self.failures.contains_key(&text);
+        let room =
+            self.failures.len() < FAILURE_KIND_COUNT_MAX || self.failures.contains_key(&text);
         let text = if room { text } else { "other".to_owned() };
         *self.failures.entry(text).or_default() += 1;
     }
@@ -85,7 +90,8 @@ impl Measured {
     }
     fn finish(&mut self, number: usize, due: Instant) {
         let now = Instant::now();
-        self.finality.saturating_record(micros(now.duration_since(due)));
+        self.finality
+            .saturating_record(micros(now.duration_since(due)));
         self.finished.push(number);
         self.last = self.last.max(Some(now));
     }
@@ -129,7 +135,8 @@ pub(super) fn open_loop(nodes: &[Client], payments: &[Payment], plan: &Plan) -> 
                 let (client, sender) = (node.another(), sender.clone());
                 let first = lane * nodes.len() + place;
                 let mine = (first..payments.len()).step_by(lanes);
-                threads.push(scope.spawn(move || send(client, payments, mine, start, plan, &sender)));
+                threads
+                    .push(scope.spawn(move || send(client, payments, mine, start, plan, &sender)));
             }
             for _ in 0..plan.waiters {
                 let (client, receiver) = (node.another(), receiver.clone());
@@ -142,7 +149,9 @@ pub(super) fn open_loop(nodes: &[Client], payments: &[Payment], plan: &Plan) -> 
             }
         }
     });
-    total.elapsed = total.last.map_or(Duration::ZERO, |last| last.duration_since(start));
+    total.elapsed = total
+        .last
+        .map_or(Duration::ZERO, |last| last.duration_since(start));
     total
 }
 
@@ -157,7 +166,8 @@ fn send(
     let mut measured = Measured::new();
     client.set_timeout(plan.timeout);
     for number in mine {
-        let due = start + Duration::from_nanos(number as u64 * 1_000_000_000 / u64::from(plan.rate.max(1)));
+        let due = start
+            + Duration::from_nanos(number as u64 * 1_000_000_000 / u64::from(plan.rate.max(1)));
         loop {
             let left = due.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -178,7 +188,12 @@ fn send(
     measured
 }
 
-fn wait(mut client: Client, payments: &[Payment], plan: &Plan, accepted: &Receiver<Sent>) -> Measured {
+fn wait(
+    mut client: Client,
+    payments: &[Payment],
+    plan: &Plan,
+    accepted: &Receiver<Sent>,
+) -> Measured {
     let mut measured = Measured::new();
     for Sent { number, due } in accepted {
         match await_final(&mut client, &payments[number].txid, plan.timeout) {
@@ -213,10 +228,12 @@ pub(super) fn one_by_one(
             break;
         };
         let due = Instant::now();
-        let done = client.call("sendrawtransaction", json!([payment.hex])).and_then(|_| {
-            measured.accept(due);
-            await_final(client, &payment.txid, timeout)
-        });
+        let done = client
+            .call("sendrawtransaction", json!([payment.hex]))
+            .and_then(|_| {
+                measured.accept(due);
+                await_final(client, &payment.txid, timeout)
+            });
         match done {
             Ok(()) => measured.finish(number, due),
             Err(error) => measured.fail(&error),
