@@ -10,6 +10,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::cli::{self, CommandRow, OptionRow};
+use super::cli_cmds;
 use super::config::{Fallback, SECTIONS, keys, packaged_example};
 use super::exit::Exit;
 
@@ -93,9 +94,8 @@ fn option_item(option: &OptionRow) -> (String, String) {
     (format!("{short}Fl \\-{name}{value}"), option.help.clone())
 }
 
-/// Options of `timed` itself.
-fn options() -> String {
-    let rows = cli::commands();
+/// Options of a program itself.
+fn options(rows: &[CommandRow]) -> String {
     let mut out = String::from(".Bl -tag -width Ds\n");
     for option in rows.iter().take(1).flat_map(|row| &row.options) {
         let (item, help) = option_item(option);
@@ -105,15 +105,15 @@ fn options() -> String {
     out
 }
 
-/// Commands of `timed` with their options.
-fn commands() -> String {
+/// Commands of a program with their options.
+fn commands(rows: &[CommandRow]) -> String {
     let row = |command: &CommandRow| Row {
         name: command.name.clone(),
         synopsis: command.positionals.join(" ").to_lowercase(),
         help: command.help.clone(),
         args: command.options.iter().map(option_item).collect(),
     };
-    render_rows(&cli::commands().iter().skip(1).map(row).collect::<Vec<_>>())
+    render_rows(&rows.iter().skip(1).map(row).collect::<Vec<_>>())
 }
 
 /// The exit codes.
@@ -202,8 +202,8 @@ pub(crate) fn assert_page(name: &str, parts: &[(&str, String)]) {
 #[test]
 fn timed_8_is_fresh() {
     let parts = [
-        ("options", options()),
-        ("commands", commands()),
+        ("options", options(&cli::commands())),
+        ("commands", commands(&cli::commands())),
         ("exit codes", exit_codes()),
     ];
     assert_page("timed.8", &parts);
@@ -216,7 +216,13 @@ fn timed_toml_5_is_fresh() {
 
 #[test]
 fn time_cli_1_is_fresh() {
-    assert_page("time-cli.1", &[("exit codes", exit_codes())]);
+    let rows = cli_cmds::commands();
+    let parts = [
+        ("options", options(&rows)),
+        ("commands", commands(&rows)),
+        ("exit codes", exit_codes()),
+    ];
+    assert_page("time-cli.1", &parts);
 }
 
 #[test]
