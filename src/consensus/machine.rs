@@ -83,9 +83,7 @@ impl Machine {
         machine.last = votes.chain(proposals).max();
         machine.state.locked = restored.lock;
         machine.state.valid = restored.valid.max(restored.lock);
-        let pinned = [restored.valid, restored.lock];
         let blocks = restored.blocks.iter().copied();
-        let blocks = blocks.chain(pinned.into_iter().flatten().map(|pin| pin.block));
         machine.verdicts.extend(blocks.map(|block| (block, true)));
         if let Some(last) = machine.last.filter(|last| last.at.era == machine.ctx.era) {
             if last.at.round > Round(0) {

@@ -53,15 +53,15 @@ pub struct Restored {
     pub votes: Vec<Verified<Vote>>,
     /// Own proposals of the height.
     pub proposals: Vec<Verified<SignedProposal>>,
-    /// The lock.
+    /// The lock. It binds whether its block is held or not (I4).
     pub lock: Option<Pinned>,
-    /// The valid value; its block is held.
+    /// The valid value.
     pub valid: Option<Pinned>,
     /// Every polka stored for the height.
     pub polkas: Vec<Verified<Polka>>,
     /// What let the node into the round of its last message.
     pub entry: Vec<Verified<Vote>>,
-    /// Blocks of the height in the store, found valid before.
+    /// Blocks of the height that are held and valid.
     pub blocks: Vec<BlockId>,
 }
 

@@ -360,3 +360,35 @@ fn a_certificate_decides_at_any_time_and_late_precommits_widen_it() {
     assert_eq!(net.decided[&1], x, "S8: certificates are inputs");
     assert!(net.node(1).signed.is_empty());
 }
+
+#[test]
+fn a_lock_binds_after_a_restart_even_if_its_block_is_gone() {
+    let lock = crate::consensus::round::Pinned {
+        at: at(1),
+        block: block(1, 1, 0),
+    };
+    let Msg::Vote(own) = vote(0, VoteStep::Precommit, 1, Some(lock.block), None) else {
+        panic!("a vote");
+    };
+    let restored = Restored {
+        votes: vec![verified(own)],
+        lock: Some(lock),
+        ..Restored::default()
+    };
+    let (mut machine, _) =
+        Machine::restore(context(&[1; 4], Some(0), &[2], Rules::default()), restored);
+    assert_eq!((machine.at(), machine.state().locked), (at(1), Some(lock)));
+    for from in [1, 2] {
+        machine.handle(vote(from, VoteStep::Prevote, 2, None, None).input(true));
+    }
+    let fresh = proposal(2, 2, block(2, 2, 0), None);
+    let outputs = machine.handle(fresh.input(true));
+    let signed = outputs.iter().find_map(|output| match output {
+        Output::Sign(sign) => Some(sign.message),
+        _ => None,
+    });
+    let Some(Message::Vote(body)) = signed else {
+        panic!("line 22 answers at once: {outputs:?}");
+    };
+    assert_eq!(body.block, None, "I4");
+}
