@@ -19,6 +19,8 @@ pub struct Machine {
     deadline: Option<MonoUs>,
     /// Since when a peer is ahead and the tip has not moved.
     behind_since: Option<MonoUs>,
+    /// The height next to the tip, and since when its block is being checked or applied.
+    pending: Option<(u64, MonoUs)>,
     /// Height and time at which the catch-up under way began.
     begun: Option<(u64, MonoUs)>,
 }
@@ -35,6 +37,7 @@ impl Machine {
             next_ticket: 0,
             deadline: None,
             behind_since: None,
+            pending: None,
             begun: None,
         }
     }
@@ -65,6 +68,7 @@ impl Machine {
         }
         self.link(at);
         self.deliver();
+        self.recover(at);
         self.pace(at);
         self.schedule(at);
         self.wake(at);
@@ -259,6 +263,24 @@ impl Machine {
         }
     }
 
+    /// Starts over when the next block was handed out and never came back.
+    fn recover(&mut self, now: MonoUs) {
+        let height = self.tip.height.0 + 1;
+        let out = self.window.get(height);
+        if !out.is_some_and(|c| !matches!(c.stage, Stage::Arrived(_))) {
+            self.pending = None;
+            return;
+        }
+        match self.pending.filter(|(of, _)| *of == height) {
+            None => self.pending = Some((height, now)),
+            Some((_, since)) if since.plus_ms(LOST_MS) <= now => {
+                self.pending = None;
+                self.window.clear();
+            }
+            Some(_) => {}
+        }
+    }
+
     /// Begins and ends catching up.
     fn pace(&mut self, now: MonoUs) {
         let tip = self.tip.height.0;
@@ -338,7 +360,9 @@ impl Machine {
             (None, Some(since)) => Some(since.plus_ms(PATIENCE_MS)),
             _ => None,
         };
-        let deadline = self.peers.deadline(now).into_iter().chain(patience).min();
+        let lost = self.pending.map(|(_, since)| since.plus_ms(LOST_MS));
+        let deadline = self.peers.deadline(now).into_iter();
+        let deadline = deadline.chain(patience).chain(lost).min();
         if deadline != self.deadline {
             self.deadline = deadline;
             self.effects.push_back(Effect::SetDeadline(deadline));

@@ -61,6 +61,9 @@ pub const ANSWER_TIMEOUT_MAX_MS: u64 = 30_000;
 pub const REST_MS: u64 = 500;
 /// Most of it, ms; also the rest of a peer that sent a block of another chain.
 pub const REST_MAX_MS: u64 = 30_000;
+/// A block next to the tip that is neither refused nor applied for this long is fetched again, ms: whoever was to check or
+/// apply it has lost it.
+pub const LOST_MS: u64 = 15_000;
 /// A peer's position older than this is asked for again, ms (F1).
 pub const POSITION_AGE_MAX_MS: u64 = 30_000;
 

@@ -120,6 +120,48 @@ fn two_certified_chains_are_told_not_followed() {
 }
 
 #[test]
+fn what_was_lost_on_the_way_is_fetched_again() {
+    let chain = Chain::new(20, 1_000, 0);
+    let mut sync = Machine::new(CHAIN, chain.applied(0));
+    let position = |height| Input::Position {
+        peer: 1,
+        height: Height(height),
+    };
+    sync.handle(now(1), position(20));
+    let send = |sync: &mut Machine, at: u64| {
+        for (block, certificate) in answer(&chain, Height(1), 20).unwrap() {
+            let input = Input::Block {
+                peer: 1,
+                block,
+                certificate,
+            };
+            sync.handle(now(at), input);
+        }
+    };
+    // Neither verdicts nor applied blocks come back.
+    send(&mut sync, 2);
+    let count = |sync: &mut Machine| {
+        let mut requests = 0;
+        while let Some(effect) = sync.effect() {
+            requests += usize::from(matches!(effect, Effect::Request { .. }));
+        }
+        requests
+    };
+    assert!(count(&mut sync) > 0);
+    let end = LOST_MS * 1_000;
+    sync.handle(now(end), Input::Tick);
+    assert_eq!(count(&mut sync), 0, "it is still being checked");
+    sync.handle(now(end + 2), Input::Tick);
+    assert!(count(&mut sync) > 0);
+    send(&mut sync, end + 3);
+    assert_eq!(
+        sync.progress(now(end + 3)).waiting,
+        Waiting::ForVerdicts,
+        "checked again"
+    );
+}
+
+#[test]
 fn what_was_not_asked_for_is_not_kept() {
     let chain = Chain::new(20, 1_000, 0);
     let mut sync = Machine::new(CHAIN, chain.applied(0));

@@ -48,6 +48,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// How many of the transactions that left are remembered with the reason.
 pub const DEPARTED_COUNT_MAX: usize = 100_000;
 
+/// Decided transactions that are remembered by wtxid, so that late inventories do not fetch them again.
+pub const DECIDED_COUNT_MAX: usize = 50_000;
+
 /// Transactions of one mempool file.
 pub const SAVED_COUNT_MAX: usize = 1_000_000;
 
@@ -89,6 +92,7 @@ pub struct Mempool {
     verified: Lru<Wtxid, ()>,
     rejected: Lru<Wtxid, ()>,
     departed: Lru<Txid, Departure>,
+    decided: Lru<Wtxid, ()>,
 }
 
 /// Coins that were found for the inputs of one transaction.
@@ -132,6 +136,7 @@ impl Mempool {
             verified: Lru::new(VERIFIED_CACHE_COUNT),
             rejected: Lru::new(REJECT_CACHE_COUNT),
             departed: Lru::new(DEPARTED_COUNT_MAX),
+            decided: Lru::new(DECIDED_COUNT_MAX),
         }
     }
 
@@ -145,7 +150,8 @@ impl Mempool {
         view: &dyn CoinView,
         state: &State,
     ) -> Result<Admission, ViewError> {
-        if self.pool.by_wtxid(&tx.wtxid).is_some() || self.orphans.contains(&tx.wtxid) {
+        let here = self.pool.by_wtxid(&tx.wtxid).is_some() || self.orphans.contains(&tx.wtxid);
+        if here || self.decided.get(&tx.wtxid).is_some() {
             return Ok(Admission::Known);
         }
         // Whoever sends it here is told the reason each time.
@@ -394,6 +400,7 @@ impl Mempool {
                 }
             }
             self.orphans.forget(&tx.wtxid);
+            self.decided.insert(tx.wtxid, ());
         }
         for tx in block.transactions.iter() {
             let ready = self.orphans.children_of(&tx.txid);
@@ -458,10 +465,12 @@ impl Mempool {
         self.pool.by_wtxid(wtxid).map(|entry| &entry.tx)
     }
 
-    /// Whether a body with this wtxid need not be asked for: it is here, waits as an orphan, or was found invalid.
+    /// Whether a body with this wtxid need not be asked for: it is here, waits as an orphan, is
+    /// decided, or was found invalid.
     pub fn has_seen(&self, wtxid: &Wtxid) -> bool {
         self.pool.by_wtxid(wtxid).is_some()
             || self.orphans.contains(wtxid)
+            || self.decided.get(wtxid).is_some()
             || self.is_rejected(wtxid)
     }
 

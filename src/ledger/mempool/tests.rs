@@ -160,6 +160,10 @@ fn a_decided_block_removes_what_it_holds_and_conflicts_with_children_too() {
         world.consider(1, &included, Source::Peer(1)),
         Admission::Known
     );
+    assert!(
+        world.mempool.has_seen(&included.wtxid) && world.mempool.has_seen(&winner.wtxid),
+        "a late inventory does not fetch what is decided"
+    );
 }
 
 #[test]
