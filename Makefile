@@ -51,7 +51,7 @@ run: build
 	$(TARGET)/release/timed devnet $(ARGS)
 
 test:
-	$(CARGO) test --locked $(TESTFLAGS)
+	$(CARGO) test --locked --no-fail-fast $(TESTFLAGS)
 
 bench:
 	$(CARGO) bench --locked

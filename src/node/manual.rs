@@ -13,6 +13,7 @@ use super::cli::{self, CommandRow, OptionRow};
 use super::cli_cmds;
 use super::config::{Fallback, SECTIONS, keys, packaged_example};
 use super::exit::Exit;
+use crate::rpc::registry::{self, ArgSpec, Category, MethodSpec};
 
 /// One entry of any registry: an RPC method, a command, an option.
 pub(crate) struct Row {
@@ -39,7 +40,7 @@ pub(crate) fn escape(text: &str) -> String {
 /// Text lines of a paragraph, one sentence a line. A sentence ends in a full stop, so one is added where it is missing.
 fn paragraph(text: &str) -> String {
     let mut out = String::new();
-    let text = text.trim();
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let stop = if text.ends_with(['.', '!', '?']) {
         ""
     } else {
@@ -197,6 +198,50 @@ pub(crate) fn assert_page(name: &str, parts: &[(&str, String)]) {
             .unwrap_or_else(|| panic!("{path} has no generated part {part}"));
     }
     assert_fresh(&path, &page);
+}
+
+/// The RPC methods by category.
+fn methods() -> String {
+    let mut out = String::new();
+    for category in Category::ALL {
+        let specs = registry::methods()
+            .iter()
+            .filter(|spec| spec.category == category);
+        let rows: Vec<Row> = specs.map(method).collect();
+        if !rows.is_empty() {
+            let _ = write!(out, ".Ss {}\n{}", category.title(), render_rows(&rows));
+        }
+    }
+    out
+}
+
+fn method(spec: &MethodSpec) -> Row {
+    let argument = |arg: &ArgSpec| {
+        let need = match arg.default {
+            None => "required".to_owned(),
+            Some(default) => format!("default: {default}"),
+        };
+        let help = arg.help.trim_end_matches('.');
+        (
+            format!("Ar {}", arg.name),
+            format!("{help} ({}, {need})", arg.kind.name()),
+        )
+    };
+    let words = spec.args.iter().map(|arg| match arg.default {
+        None => arg.name.to_owned(),
+        Some(_) => format!("[{}]", arg.name),
+    });
+    Row {
+        name: spec.name.to_owned(),
+        synopsis: words.collect::<Vec<_>>().join(" "),
+        help: format!("{} {} Result: {}", spec.summary, spec.details, spec.result),
+        args: spec.args.iter().map(argument).collect(),
+    }
+}
+
+#[test]
+fn timecoin_rpc_7_is_fresh() {
+    assert_page("timecoin-rpc.7", &[("methods", methods())]);
 }
 
 #[test]
