@@ -141,7 +141,9 @@ impl Wallet {
         if !lacking || self.coins.free_unconfirmed().is_empty() {
             return first;
         }
-        let mut pool = confirmed.clone();
+        // Not enough together, so the largest that fit into one transaction are all that can matter.
+        let largest = confirmed.iter().rev().take(terms.tx_input_count);
+        let mut pool: BTreeSet<_> = largest.copied().collect();
         let mut ancestors = Ancestors::default();
         for (_, outpoint) in preset {
             self.add_ancestors(outpoint, &mut ancestors);

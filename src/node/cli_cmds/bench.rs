@@ -55,6 +55,9 @@ pub(super) fn run(
     eprintln!("time-cli: making {count} coins and signing {count} payments");
     let prepared = Instant::now();
     let coins = purse.prepare(&mut wallet, count)?;
+    for node in &nodes {
+        purse.await_coins(&mut node.another(), &coins)?;
+    }
     let payments = purse.sign_payments(&coins)?;
     eprintln!(
         "time-cli: ready after {:.1} s, sending",

@@ -69,19 +69,26 @@ pub(super) fn clients(given: &TimeCli) -> Result<Vec<Client>, CliError> {
     if given.rpc_url.is_empty() {
         return Ok(vec![of_config(&config(given)?, cookie.as_deref())?]);
     }
-    let credentials = match cookie {
-        Some(file) => Credentials::File(file),
-        // Whoever runs the node knows its data directory; a node elsewhere has a file of its own.
-        None => match config(given).map(|config| DataDir::new(config.node.datadir).cookie()) {
-            Ok(cookie) if given.datadir.is_some() || cookie.exists() => Credentials::File(cookie),
-            _ => Credentials::None,
-        },
-    };
+    // Whoever runs a node here knows its data directory; a node elsewhere is never shown the cookie of this one unasked.
+    let found = config(given).map(|config| DataDir::new(config.node.datadir).cookie());
+    let found = found
+        .ok()
+        .filter(|file| given.datadir.is_some() || file.exists());
     let client = |text: &String| {
-        let url = text.parse().map_err(|e| CliError::new(Exit::Usage, e))?;
-        Ok(Client::new(url, credentials.clone()))
+        let url: Url = text.parse().map_err(|e| CliError::new(Exit::Usage, e))?;
+        let local = given.datadir.is_some() || is_local(&url);
+        let file = cookie.clone().or(found.clone().filter(|_| local));
+        Ok(Client::new(
+            url,
+            file.map_or(Credentials::None, Credentials::File),
+        ))
     };
     given.rpc_url.iter().map(client).collect()
+}
+
+fn is_local(url: &Url) -> bool {
+    let address: Option<std::net::IpAddr> = url.host.parse().ok();
+    url.host == "localhost" || address.is_some_and(|address| address.is_loopback())
 }
 
 /// The nodes of a devnet or testnet directory that have a data directory here, in order.

@@ -398,7 +398,10 @@ fn bench_makes_valid_payments_at_the_rate_and_reports_each() {
 #[test]
 fn bench_counts_failures_and_says_why() {
     let good = bench_node();
-    let bad = FakeNode::start(|_, _| Err(refuse(-26, "mempool full")));
+    let bad = FakeNode::start(|method, _| match method {
+        "waittransactionfinality" => Ok(json!({"final": true})),
+        _ => Err(refuse(-26, "mempool full")),
+    });
     let line = format!(
         "--rpc-url {} --rpc-url {} bench --rate 100 --duration 1",
         good.url(),

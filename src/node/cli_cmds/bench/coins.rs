@@ -3,6 +3,7 @@
 //! Job: get money from the node's wallet once, split it into one coin for each payment, sign the payments, give the money back. Inputs: a
 //! client of the node with the wallet, the plan. Outputs: signed transactions. Never: lets one payment depend on another.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rayon::prelude::*;
@@ -18,7 +19,7 @@ use crate::node::exit::Exit;
 use crate::types::address::{Network, Program};
 use crate::types::amount::Amount;
 use crate::types::codec;
-use crate::types::ids::{Branch, ChainId, OutPoint};
+use crate::types::ids::{Branch, ChainId, OutPoint, Txid};
 use crate::types::params::{ConsensusLimits, Params};
 use crate::types::transaction::{TX_VERSION, Transaction, Tx, TxBody, TxKind, TxOutput};
 use crate::wallet::selection::{fee_of, transfer_bytes};
@@ -179,6 +180,15 @@ impl Purse {
         Ok(leaves)
     }
 
+    /// Waits until a node knows the coins as final, so that it takes what spends them.
+    pub(super) fn await_coins(&self, client: &mut Client, coins: &[Coin]) -> Result<(), CliError> {
+        let txids: BTreeSet<Txid> = coins.iter().map(|(outpoint, _)| outpoint.txid).collect();
+        for txid in txids {
+            await_final(client, &txid.to_string())?;
+        }
+        Ok(())
+    }
+
     /// One coin of `units` from the node's wallet.
     fn fund(&self, client: &mut Client, units: u64) -> Result<Coin, CliError> {
         let address = self.program.address(self.network);
@@ -217,7 +227,7 @@ impl Purse {
             .ok_or_else(|| answer("address", &address))?;
         let program = Program::from_address(text, self.network);
         let program = program.map_err(|_| answer("address", &address))?;
-        let mut count = 0;
+        let mut sent = Vec::new();
         for part in coins.chunks(SWEEP_COUNT) {
             let sum: u64 = part.iter().map(|(_, output)| output.value.0).sum();
             let fee = self.fee(part.len(), 1);
@@ -229,10 +239,15 @@ impl Purse {
                 value: Amount(left),
                 program,
             };
-            submit(client, &self.make(part, vec![output])?)?;
-            count += 1;
+            let tx = self.make(part, vec![output])?;
+            submit(client, &tx)?;
+            sent.push(tx.txid.to_string());
         }
-        Ok(count)
+        // A run leaves an idle network behind.
+        for txid in &sent {
+            await_final(client, txid)?;
+        }
+        Ok(sent.len())
     }
 }
 
