@@ -254,7 +254,10 @@ impl Metrics {
             "RPC calls that wait for the chain",
             waiting_calls as u64,
         );
-        chain_figures(&mut now, &node.view());
+        let view = node.view();
+        chain_figures(&mut now, &view);
+        consensus_figures(&mut now, &view);
+        peer_figures(&mut now, &view);
         vital_figures(&mut now, &node.vitals(), node.now().mono.0);
         let mut text = String::new();
         // Writing into a String cannot fail.
@@ -315,7 +318,6 @@ pub fn tier(power_time: u64) -> &'static str {
 }
 
 fn chain_figures(r: &mut Registry, view: &NodeView) {
-    let c = &view.consensus;
     gauge(
         r,
         "chain_height",
@@ -341,26 +343,6 @@ fn chain_figures(r: &mut Registry, view: &NodeView) {
         view.tip.time.0 / 1_000,
     );
     gauge(r, "coins", "Unspent outputs", view.supply.coin_count);
-    gauge(r, "consensus_height", "Height being decided", c.height.0);
-    gauge(r, "consensus_round", "Round in it", u64::from(c.at.round.0));
-    gauge(
-        r,
-        "consensus_quorum_power",
-        "Power that decides",
-        c.quorum.0,
-    );
-    gauge(
-        r,
-        "consensus_total_power",
-        "Power of the validator set",
-        c.total.0,
-    );
-    gauge(
-        r,
-        "consensus_connected_power",
-        "Power connected, own included",
-        c.connected.0,
-    );
     gauge(
         r,
         "mempool_transactions",
@@ -392,6 +374,33 @@ fn chain_figures(r: &mut Registry, view: &NodeView) {
         view.sync.target.0,
     );
     gauge(r, "alarms", "Alarms in force", view.warnings.len() as u64);
+}
+
+fn consensus_figures(r: &mut Registry, view: &NodeView) {
+    let c = &view.consensus;
+    gauge(r, "consensus_height", "Height being decided", c.height.0);
+    gauge(r, "consensus_round", "Round in it", u64::from(c.at.round.0));
+    gauge(
+        r,
+        "consensus_quorum_power",
+        "Power that decides",
+        c.quorum.0,
+    );
+    gauge(
+        r,
+        "consensus_total_power",
+        "Power of the validator set",
+        c.total.0,
+    );
+    gauge(
+        r,
+        "consensus_connected_power",
+        "Power connected, own included",
+        c.connected.0,
+    );
+}
+
+fn peer_figures(r: &mut Registry, view: &NodeView) {
     if let Some(offset) = view.clock.offset_ms {
         signed(
             r,
