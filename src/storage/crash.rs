@@ -136,6 +136,41 @@ fn a_full_disk_is_told_from_a_broken_one_and_loses_nothing() {
         .unwrap();
 }
 
+#[test]
+fn child_looks_at_a_damaged_ledger() {
+    let Some(dir) = child_dir() else { return };
+    let store = LedgerStore::open(&dir, 1 << 30, &small_genesis());
+    if let Err(e) = store.and_then(|store| store.verify(&mut |_, _, _| {})) {
+        std::process::exit(i32::from(e.exit_code()));
+    }
+}
+
+#[test]
+fn a_lost_page_is_corruption_and_never_a_signal() {
+    let dir = TempDir::new("crash-pages");
+    let (whole, hurt) = (dir.path().join("whole"), dir.path().join("hurt"));
+    open(&whole).commit(&chain()[..8]).unwrap();
+    let good = std::fs::read(whole.join(DATA_FILE)).unwrap();
+    let pages = good.len() / 4_096;
+    let mut corrupt = 0;
+    for page in (2..pages).step_by((pages / 12).max(1)) {
+        let mut bad = good.clone();
+        bad[page * 4_096..][..4_096].fill(0);
+        std::fs::create_dir_all(&hurt).unwrap();
+        std::fs::write(hurt.join(DATA_FILE), &bad).unwrap();
+        let output = child("child_looks_at_a_damaged_ledger", &hurt, "")
+            .output()
+            .unwrap();
+        match output.status.code() {
+            // A free page: nobody misses it.
+            Some(0) => {}
+            Some(65) => corrupt += 1,
+            other => assert_eq!(other, Some(65), "page {page}: {output:?}"),
+        }
+    }
+    assert!(corrupt > 0, "some page held something");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]

@@ -43,8 +43,19 @@ pub(super) struct Env {
     env: lmdb::Environment,
     tables: Vec<lmdb::Database>,
     dir: PathBuf,
-    file: File,
     poisoned: AtomicBool,
+    // Dropped after `env`: the file is free for another handle when LMDB has closed it.
+    file: LockedFile,
+}
+
+/// The data file under its exclusive lock.
+struct LockedFile(File);
+
+impl Drop for LockedFile {
+    fn drop(&mut self) {
+        // Closing would do, but for a child process between fork and exec, which holds the same lock for a moment.
+        let _ = self.0.unlock();
+    }
 }
 
 /// Size of one environment.
@@ -74,15 +85,15 @@ impl Env {
             .mode(0o600)
             .open(&data)
             .map_err(|e| StorageError::from_io(&data, "opening the data file", e))?;
-        match file.try_lock() {
-            Ok(()) => {}
+        let file = match file.try_lock() {
+            Ok(()) => LockedFile(file),
             Err(TryLockError::WouldBlock) => {
                 return Err(StorageError::Locked {
                     path: dir.to_path_buf(),
                 });
             }
             Err(TryLockError::Error(e)) => return Err(io_error("locking the data file", e)),
-        }
+        };
         let count = u32::try_from(options.tables.len())
             .map_err(|_| StorageError::Misuse("too many tables".into()))?;
         let env = lmdb::Environment::new()
@@ -96,8 +107,8 @@ impl Env {
             env,
             tables: Vec::new(),
             dir: dir.to_path_buf(),
-            file,
             poisoned: AtomicBool::new(false),
+            file,
         };
         env.prepare()?;
         env.open_tables(options.tables)?;
@@ -124,22 +135,45 @@ impl Env {
         // which LMDB reports as corrupt.
         let used = self.stats()?.used_size;
         let io_error = |e| StorageError::from_io(&self.dir, "measuring the data file", e);
-        if self.file.metadata().map_err(io_error)?.len() < used {
-            self.file.set_len(used).map_err(io_error)?;
+        if self.file.0.metadata().map_err(io_error)?.len() < used {
+            self.file.0.set_len(used).map_err(io_error)?;
         }
         Ok(())
     }
 
+    /// Opens the tables, making those that are missing in one transaction.
     fn open_tables(&mut self, names: &[&str]) -> Result<(), StorageError> {
-        for name in names {
-            let table = match self.env.open_db(Some(name)) {
-                Err(lmdb::Error::NotFound) => {
-                    self.env.create_db(Some(name), DatabaseFlags::empty())
-                }
-                found => found,
+        let failed = |e| explain(&self.dir, "opening a table", e);
+        let found: Result<Vec<_>, _> = names.iter().map(|n| self.env.open_db(Some(n))).collect();
+        self.tables = match found {
+            Ok(tables) => tables,
+            Err(lmdb::Error::NotFound) => {
+                let txn = self.env.begin_rw_txn().map_err(failed)?;
+                let make = |name: &&str| {
+                    // SAFETY: nobody else has the environment yet, so no other transaction opens tables meanwhile, and
+                    // the transaction commits before a handle is used.
+                    unsafe { txn.create_db(Some(name), DatabaseFlags::empty()) }
+                };
+                let made: Result<Vec<_>, _> = names.iter().map(make).collect();
+                let tables = made.map_err(failed)?;
+                txn.commit()
+                    .map_err(|e| self.write_failed("making tables", e))?;
+                self.sync_directories()?;
+                tables
+            }
+            Err(e) => return Err(failed(e)),
+        };
+        Ok(())
+    }
+
+    /// A new file survives a power cut only when the directories that name it are synced as well.
+    fn sync_directories(&self) -> Result<(), StorageError> {
+        for dir in [Some(self.dir.as_path()), self.dir.parent()] {
+            let Some(dir) = dir.filter(|dir| !dir.as_os_str().is_empty()) else {
+                continue;
             };
-            let table = table.map_err(|e| explain(&self.dir, "opening a table", e))?;
-            self.tables.push(table);
+            let synced = File::open(dir).and_then(|d| d.sync_all());
+            synced.map_err(|e| StorageError::from_io(dir, "syncing the directory", e))?;
         }
         Ok(())
     }
@@ -151,7 +185,7 @@ impl Env {
 
     /// The data file.
     pub(super) fn file(&self) -> &File {
-        &self.file
+        &self.file.0
     }
 
     /// A consistent view of the last commit. Keep it short: pages it can see are not reused while it lives.
@@ -183,7 +217,7 @@ impl Env {
         let StorageError::Io { path, .. } = &explained else {
             return explained;
         };
-        let size = self.file.metadata().map_or(0, |meta| meta.len());
+        let size = self.file.0.metadata().map_or(0, |meta| meta.len());
         if matches!(error, lmdb::Error::Other(_)) && is_out_of_space(&self.dir, size) {
             return StorageError::Full {
                 path: path.clone(),
@@ -198,7 +232,7 @@ impl Env {
         let failed = |e| explain(&self.dir, "reading sizes", e);
         let info = self.env.info().map_err(failed)?;
         let page = u64::from(self.env.stat().map_err(failed)?.page_size());
-        let file = self.file.metadata();
+        let file = self.file.0.metadata();
         let file = file.map_err(|e| StorageError::from_io(&self.dir, "measuring", e))?;
         Ok(EnvStats {
             map_size: info.map_size() as u64,
