@@ -328,6 +328,26 @@ fn a_conflict_voids_a_payment_and_what_builds_on_it() {
 }
 
 #[test]
+fn collateral_of_a_registration_is_no_coin() {
+    let scratch = Scratch::new();
+    let (mut wallet, _, program) = fresh(&scratch, "");
+    let mut chain = Chain::funded(program, &[1_000_000]);
+    wallet.attach(&chain).unwrap();
+    let outputs = [pay(600_000, program), pay(399_000, program)];
+    let policy = FeePolicy::default();
+    let made = wallet.create_transaction(&outputs, b"", &policy, &terms());
+    let mut registration = made.unwrap().tx.transaction.clone();
+    registration.body.kind = TxKind::Register;
+    let (block, height) = chain.decide(vec![Tx::new(registration)]);
+    assert_eq!(wallet.observe(&block, height).len(), 1);
+    let rest = wallet.balance().confirmed;
+    assert!(
+        rest < Amount(400_000),
+        "M1: output 0 left the coins: {rest}"
+    );
+}
+
+#[test]
 fn a_refused_payment_is_abandoned() {
     let scratch = Scratch::new();
     let (mut wallet, dir, program) = fresh(&scratch, "");

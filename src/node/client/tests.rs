@@ -51,6 +51,9 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Asked> {
     })
 }
 
+/// At the end of an answer: close the connection after it, without a word.
+const HANG_UP: &str = "\u{4}";
+
 /// Answers requests with `answer` until it gives None, which closes the connection; serves `connections` in turn. Returns how many requests came on each.
 fn serve(
     connections: usize,
@@ -68,7 +71,12 @@ fn serve(
             while let Some(asked) = read_request(&mut reader) {
                 count += 1;
                 let Some(text) = answer(&asked) else { break };
-                writer.write_all(text.as_bytes()).unwrap();
+                writer
+                    .write_all(text.trim_end_matches(HANG_UP).as_bytes())
+                    .unwrap();
+                if text.ends_with(HANG_UP) {
+                    break;
+                }
             }
             counts.push(count);
         }
@@ -119,6 +127,17 @@ fn a_connection_that_the_node_closed_is_made_anew_before_anything_is_sent() {
     assert_eq!(client.call("a", json!([])).unwrap(), 1);
     drop(client);
     assert_eq!(server.join().unwrap(), [1, 1], "no request is sent twice");
+}
+
+#[test]
+fn a_connection_that_broke_while_it_was_idle_is_noticed_before_it_is_used() {
+    let (mut client, server) = serve(2, |asked| Some(ok(asked, &json!(1)) + HANG_UP));
+    assert_eq!(client.call("a", json!([])).unwrap(), 1);
+    while client.connection.as_ref().is_some_and(is_open) {
+        std::thread::yield_now(); // until the end of the connection has arrived
+    }
+    assert_eq!(client.call("a", json!([])).unwrap(), 1);
+    assert_eq!(server.join().unwrap(), [1, 1]);
 }
 
 #[test]
