@@ -24,13 +24,48 @@ pub enum Progress {
 #[derive(Debug)]
 pub struct Job {
     calls: vec::IntoIter<Parsed>,
-    batch: bool,
     wallet: Option<String>,
     /// The call that waits.
     current: Option<(Header, &'static str)>,
-    out: Vec<u8>,
-    answers: usize,
+    answer: Answer,
+}
+
+/// The answer as it grows.
+#[derive(Debug)]
+struct Answer {
+    batch: bool,
+    bytes: Vec<u8>,
+    count: usize,
     status: u16,
+}
+
+impl Answer {
+    fn push(&mut self, header: &Header, outcome: Result<Value, RpcError>) {
+        if !self.batch {
+            self.status = envelope::status(header, &outcome);
+        }
+        if header.is_notification() {
+            return;
+        }
+        if self.batch {
+            self.status = 200;
+            self.bytes.push(if self.count == 0 { b'[' } else { b',' });
+        }
+        self.count += 1;
+        self.bytes
+            .extend_from_slice(&envelope::encode(header, outcome));
+    }
+
+    fn finish(&mut self) -> Progress {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        if self.batch {
+            if bytes.is_empty() {
+                bytes.push(b'[');
+            }
+            bytes.push(b']');
+        }
+        Progress::Done(self.status, bytes)
+    }
 }
 
 impl Job {
@@ -40,15 +75,18 @@ impl Job {
             Body::Single(call) => (vec![call], false),
             Body::Batch(list) => (list, true),
         };
-        Job {
+        let answer = Answer {
             batch,
-            wallet,
-            current: None,
+            bytes: Vec::new(),
+            count: 0,
             // An empty batch is answered by an empty list, as Bitcoin Core does.
             status: if batch && !calls.is_empty() { 204 } else { 200 },
+        };
+        Job {
+            wallet,
+            current: None,
             calls: calls.into_iter(),
-            out: Vec::new(),
-            answers: 0,
+            answer,
         }
     }
 
@@ -60,36 +98,21 @@ impl Job {
                 Err(fault) => {
                     let (header, error) = *fault;
                     count(context, "invalid", error.code);
-                    push(
-                        &mut self.out,
-                        &mut self.answers,
-                        &mut self.status,
-                        self.batch,
-                        &header,
-                        Err(error),
-                    );
+                    self.answer.push(&header, Err(error));
                     continue;
                 }
             };
-            if self.out.len() > ANSWER_BYTES_MAX {
-                let error = RpcError::new(code::MISC, "the answer of this batch is too large")
-                    .hint("ask for less in one batch");
-                let header = &request.header;
-                push(
-                    &mut self.out,
-                    &mut self.answers,
-                    &mut self.status,
-                    self.batch,
-                    header,
-                    Err(error),
-                );
-                continue;
-            }
             let Request {
                 header,
                 method,
                 params,
             } = request;
+            if self.answer.bytes.len() > ANSWER_BYTES_MAX {
+                let error = RpcError::new(code::MISC, "the answer of this batch is too large")
+                    .hint("ask for less in one batch");
+                self.answer.push(&header, Err(error));
+                continue;
+            }
             let (name, outcome) = dispatch(context, self.wallet.as_deref(), &method, params);
             let outcome = match outcome {
                 Ok(Reply::Wait(wait)) => {
@@ -100,61 +123,18 @@ impl Job {
                 Err(error) => Err(error),
             };
             count(context, name, code_of(&outcome));
-            push(
-                &mut self.out,
-                &mut self.answers,
-                &mut self.status,
-                self.batch,
-                &header,
-                outcome,
-            );
+            self.answer.push(&header, outcome);
         }
-        let mut bytes = std::mem::take(&mut self.out);
-        if self.batch {
-            if bytes.is_empty() {
-                bytes.push(b'[');
-            }
-            bytes.push(b']');
-        }
-        Progress::Done(self.status, bytes)
+        self.answer.finish()
     }
 
     /// The outcome of the call that waited.
     pub fn finish_wait(&mut self, context: &Context, outcome: Result<Value, RpcError>) {
         if let Some((header, name)) = self.current.take() {
             count(context, name, code_of(&outcome));
-            push(
-                &mut self.out,
-                &mut self.answers,
-                &mut self.status,
-                self.batch,
-                &header,
-                outcome,
-            );
+            self.answer.push(&header, outcome);
         }
     }
-}
-
-fn push(
-    out: &mut Vec<u8>,
-    answers: &mut usize,
-    status: &mut u16,
-    batch: bool,
-    header: &Header,
-    outcome: Result<Value, RpcError>,
-) {
-    if !batch {
-        *status = envelope::status(header, &outcome);
-    }
-    if header.is_notification() {
-        return;
-    }
-    if batch {
-        *status = 200;
-        out.push(if *answers == 0 { b'[' } else { b',' });
-    }
-    *answers += 1;
-    out.extend_from_slice(&envelope::encode(header, outcome));
 }
 
 fn code_of(outcome: &Result<Value, RpcError>) -> i32 {

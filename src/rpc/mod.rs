@@ -27,3 +27,14 @@ pub mod registry;
 pub mod service;
 pub mod waiters;
 pub mod waits;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod health_tests;
+#[cfg(test)]
+mod method_tests;
+#[cfg(test)]
+mod proof_tests;
+#[cfg(test)]
+mod tests;
