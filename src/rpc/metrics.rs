@@ -254,10 +254,7 @@ impl Metrics {
             "RPC calls that wait for the chain",
             waiting_calls as u64,
         );
-        let view = node.view();
-        chain_figures(&mut now, &view);
-        consensus_figures(&mut now, &view);
-        peer_figures(&mut now, &view);
+        chain_figures(&mut now, &node.view());
         vital_figures(&mut now, &node.vitals(), node.now().mono.0);
         let mut text = String::new();
         // Writing into a String cannot fail.
@@ -274,10 +271,10 @@ fn gauge(r: &mut Registry, name: &str, help: &str, value: u64) {
     r.register(name, help, metric);
 }
 
-fn signed(r: &mut Registry, name: &str, help: &str, value: i64) {
-    let metric: Gauge = Gauge::default();
+fn seconds(r: &mut Registry, name: &str, help: &str, value: f64) {
+    let metric = Gauge::<f64, AtomicU64>::default();
     metric.set(value);
-    r.register(name, help, metric);
+    r.register_with_unit(name, help, Unit::Seconds, metric);
 }
 
 /// A family of gauges; equal labels add up.
@@ -318,113 +315,52 @@ pub fn tier(power_time: u64) -> &'static str {
 }
 
 fn chain_figures(r: &mut Registry, view: &NodeView) {
-    gauge(
-        r,
-        "chain_height",
-        "Height of the newest decided block",
-        view.tip.height.0,
-    );
-    gauge(
-        r,
-        "chain_durable_height",
-        "Height that is durable in the ledger",
-        view.durable.0,
-    );
-    gauge(
-        r,
-        "chain_slot_index",
-        "Slot blocks so far",
-        view.slot_index.0,
-    );
-    gauge(
-        r,
-        "chain_tip_time_seconds",
-        "Time of the newest block",
-        view.tip.time.0 / 1_000,
-    );
-    gauge(r, "coins", "Unspent outputs", view.supply.coin_count);
-    gauge(
-        r,
-        "mempool_transactions",
-        "Transactions waiting",
-        view.mempool.count as u64,
-    );
-    gauge(
-        r,
-        "mempool_bytes",
-        "Their encoded size",
-        view.mempool.size as u64,
-    );
-    gauge(
-        r,
-        "mempool_orphans",
-        "Transactions without their parent",
-        view.mempool.orphan_count as u64,
-    );
-    gauge(
-        r,
-        "sync_active",
-        "1 while blocks are fetched",
-        u64::from(view.sync.active),
-    );
-    gauge(
-        r,
-        "sync_target_height",
-        "Highest height known of peers",
-        view.sync.target.0,
-    );
-    gauge(r, "alarms", "Alarms in force", view.warnings.len() as u64);
-}
-
-fn consensus_figures(r: &mut Registry, view: &NodeView) {
-    let c = &view.consensus;
-    gauge(r, "consensus_height", "Height being decided", c.height.0);
-    gauge(r, "consensus_round", "Round in it", u64::from(c.at.round.0));
-    gauge(
-        r,
-        "consensus_quorum_power",
-        "Power that decides",
-        c.quorum.0,
-    );
-    gauge(
-        r,
-        "consensus_total_power",
-        "Power of the validator set",
-        c.total.0,
-    );
-    gauge(
-        r,
-        "consensus_connected_power",
-        "Power connected, own included",
-        c.connected.0,
-    );
-}
-
-fn peer_figures(r: &mut Registry, view: &NodeView) {
-    if let Some(offset) = view.clock.offset_ms {
-        signed(
-            r,
-            "clock_offset_milliseconds",
-            "Median of the peers' clocks minus ours",
-            offset,
-        );
+    let (c, m) = (&view.consensus, &view.mempool);
+    let whole: [(&str, &str, u64); 15] = [
+        ("chain_height", "Newest decided height", view.tip.height.0),
+        ("chain_durable_height", "Durable height", view.durable.0),
+        ("chain_slot_index", "Slot blocks so far", view.slot_index.0),
+        ("coins", "Unspent outputs", view.supply.coin_count),
+        ("consensus_height", "Height being decided", c.height.0),
+        ("consensus_round", "Round in it", u64::from(c.at.round.0)),
+        ("consensus_quorum_power", "Power that decides", c.quorum.0),
+        ("consensus_total_power", "Power of the set", c.total.0),
+        (
+            "consensus_connected_power",
+            "Connected, own too",
+            c.connected.0,
+        ),
+        (
+            "mempool_transactions",
+            "Transactions waiting",
+            m.count as u64,
+        ),
+        ("mempool_bytes", "Their encoded size", m.size as u64),
+        ("mempool_orphans", "Without parent", m.orphan_count as u64),
+        (
+            "sync_active",
+            "1 while fetching",
+            u64::from(view.sync.active),
+        ),
+        ("sync_target_height", "Highest of peers", view.sync.target.0),
+        ("alarms", "Alarms in force", view.warnings.len() as u64),
+    ];
+    for (name, help, value) in whole {
+        gauge(r, name, help, value);
+    }
+    let time = view.tip.time.0 as f64 / 1e3;
+    seconds(r, "chain_tip_time", "Time of the newest block", time);
+    if let Some(ms) = view.clock.offset_ms {
+        let help = "Median of the peers' clocks minus ours";
+        seconds(r, "clock_offset", help, ms as f64 / 1e3);
     }
     let inbound = |yes| view.peers.iter().filter(|p| p.inbound == yes).count() as u64;
-    gauges(
-        r,
-        "peers",
-        "Connected peers",
-        [
-            ([("direction", "in")], inbound(true)),
-            ([("direction", "out")], inbound(false)),
-        ],
-    );
+    let directions = [("in", inbound(true)), ("out", inbound(false))];
+    let peers = directions.map(|(name, count)| ([("direction", name)], count));
+    gauges(r, "peers", "Connected peers", peers);
     let entries = view.masternodes.iter().map(|m| {
-        let labels = [
-            ("tier", tier(m.collateral.whole_time())),
-            ("status", m.status),
-        ];
-        (labels, 1)
+        let tier = tier(m.collateral.whole_time());
+        ([("tier", tier), ("status", m.status)], 1)
     });
     gauges(r, "masternodes", "Registry entries", entries);
 }
@@ -465,31 +401,27 @@ fn vital_figures(r: &mut Registry, vitals: &Vitals, mono_us: u64) {
         "Entries dropped by a full queue",
         queue(|q| q.dropped),
     );
-    let regimes = vitals.threads.iter().flat_map(|t| {
-        let row = |regime, ns: u64| ([("thread", t.name), ("regime", regime)], ns / 1_000);
-        [
-            row("work", t.work_ns),
-            row("idle", t.idle_ns),
-            row("backpressure", t.backpressure_ns),
-        ]
-    });
-    counters(
-        r,
-        "thread_time_microseconds",
-        "Time of a thread by regime",
-        regimes,
-    );
-    let beats = vitals.threads.iter();
-    let silent = beats.map(|t| {
-        let ms = mono_us.saturating_sub(t.last_beat.0) / 1_000;
-        ([("thread", t.name)], ms)
-    });
-    gauges(
-        r,
-        "thread_silent_milliseconds",
-        "Time since a thread's last sign of life",
-        silent,
-    );
+    let times = Family::<[Label; 2], Counter<f64, AtomicU64>>::default();
+    let silent = Family::<[Label; 1], Gauge<f64, AtomicU64>>::default();
+    for t in &vitals.threads {
+        let regimes = [
+            ("work", t.work_ns),
+            ("idle", t.idle_ns),
+            ("backpressure", t.backpressure_ns),
+        ];
+        for (regime, ns) in regimes {
+            let labels = [("thread", t.name), ("regime", regime)];
+            times.get_or_create(&labels).inc_by(ns as f64 / 1e9);
+        }
+        let us = mono_us.saturating_sub(t.last_beat.0);
+        silent
+            .get_or_create(&[("thread", t.name)])
+            .set(us as f64 / 1e6);
+    }
+    let help = "Time of a thread by regime";
+    r.register_with_unit("thread_time", help, Unit::Seconds, times);
+    let help = "Since a thread's last sign of life";
+    r.register_with_unit("thread_silent", help, Unit::Seconds, silent);
     let cores = vitals.threads.iter();
     let cores = cores.map(|t| ([("thread", t.name)], t.cores.len() as u64));
     gauges(r, "thread_cores", "Cores a thread may run on", cores);

@@ -38,3 +38,5 @@ mod method_tests;
 mod proof_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod wallet_tests;

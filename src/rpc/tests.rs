@@ -159,7 +159,7 @@ fn errors_have_the_status_and_code_that_legacy_clients_look_at() {
             "2.0 has only one of the two"
         );
     }
-    let six = format!("[{}]", vec![r#"{"method":"uptime"}"#; 6].join(","));
+    let six = format!("[{}]", [r#"{"method":"uptime"}"#; 6].join(","));
     assert_eq!(
         post(&service, 1, &six).unwrap().status,
         400,
