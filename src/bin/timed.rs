@@ -21,6 +21,11 @@ fn main() -> ExitCode {
             Exit::Success.into()
         }
         Ok(Parsed::Run(invocation)) => {
+            let network = invocation
+                .flags
+                .network
+                .as_deref()
+                .and_then(|n| n.parse().ok());
             let settings = match Settings::load(&Inputs::of_process(invocation.flags)) {
                 Ok(settings) => settings,
                 Err(error) => return fail(&error.to_string(), error.exit()),
@@ -34,6 +39,16 @@ fn main() -> ExitCode {
                 (Ok(_), Command::CheckConfig) => {
                     print("the configuration is valid\n");
                     Exit::Success.into()
+                }
+                (Ok(config), Command::Node) => ExitCode::from(timecoin::node::run::run(&config)),
+                (Ok(_), Command::Testnet(options)) => {
+                    match timecoin::node::testnet::make(&options, network) {
+                        Ok(text) => {
+                            print(&text);
+                            Exit::Success.into()
+                        }
+                        Err(error) => fail(&error.to_string(), error.exit()),
+                    }
                 }
                 (Ok(_), _) => fail("this build only checks configurations", Exit::Internal),
             }

@@ -5,17 +5,32 @@
 pub mod cli;
 pub mod cli_cmds;
 pub mod client;
+pub mod clock;
 pub mod config;
+pub mod consensus;
 pub mod datadir;
+pub mod disks;
 pub mod exit;
 pub mod files;
+pub mod handle;
 pub mod keys;
 pub mod logging;
 #[cfg(test)]
 mod manual;
+pub mod meter;
+pub mod netcmd;
+pub mod netthread;
 pub mod notify;
 pub mod pinning;
+pub mod provision;
+pub mod publish;
+pub mod queues;
 pub mod rlimit;
+pub mod rpcthreads;
+pub mod run;
 pub mod signals;
+pub mod syncer;
 #[cfg(test)]
 mod testing;
+pub mod testnet;
+pub mod wallets;

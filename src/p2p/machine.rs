@@ -258,6 +258,11 @@ impl Machine {
         })
     }
 
+    /// This node's status as peers were told it last.
+    pub fn status(&self) -> Status {
+        self.status
+    }
+
     fn add_target(&mut self, address: String) {
         let known = self.targets.iter().any(|t| t.address == address);
         if !known && self.targets.len() < TARGET_COUNT_MAX {
@@ -321,11 +326,11 @@ impl Machine {
                     ping_us: None,
                 },
             );
-            self.greet(peer);
+            self.greet(now, peer);
         }
     }
 
-    fn greet(&mut self, peer: PeerId) {
+    fn greet(&mut self, now: Now, peer: PeerId) {
         let cut = |text: &str| text.bytes().take(64).collect::<Vec<u8>>();
         let hello = Hello {
             protocol: PROTOCOL_VERSION,
@@ -333,7 +338,10 @@ impl Machine {
             agent: cut(&self.config.agent).try_into().unwrap_or_default(),
             supports: self.config.supports,
             endpoint: self.config.endpoint.clone(),
-            status: self.status,
+            status: Status {
+                clock: now.wall,
+                ..self.status
+            },
         };
         self.out
             .push(Effect::Send(peer, Message::Hello(Box::new(hello))));

@@ -218,10 +218,10 @@ macro_rules! messages {
 }
 
 messages! {
-    /// First frame of each side.
-    Hello(Box<Hello>) = 1, FRAME_HELLO_BYTES, Control;
-    /// A masternode shows its operator key.
-    OperatorProof(OperatorProof) = 2, FRAME_OPERATOR_PROOF_BYTES, Control;
+    /// First frame of each side. Of the class that goes first, as nothing may overtake it.
+    Hello(Box<Hello>) = 1, FRAME_HELLO_BYTES, Consensus;
+    /// A masternode shows its operator key. Of the class of the votes that must follow it (B7 step 2).
+    OperatorProof(OperatorProof) = 2, FRAME_OPERATOR_PROOF_BYTES, Consensus;
     /// Are you there? With the sender's status.
     Ping(Status) = 3, FRAME_SMALL_BYTES, Control;
     /// Yes. Echoes the ping's clock.

@@ -6,6 +6,7 @@ use crate::crypto::verify::{Check, Verified};
 use crate::ledger::apply::{self, ApplyError, BuildError, BuildInput, Delta};
 use crate::ledger::coins::{CoinView, ViewError};
 use crate::ledger::decided::DecidedBlock;
+use crate::ledger::mempool::{Departed, Departure};
 use crate::p2p::messages::{Bodies, GetBodies, Message, PeerId, Proposal};
 use crate::replica::assembly::{Assembly, Next, serve};
 use crate::replica::height::{HeightWork, Work};
@@ -483,6 +484,13 @@ impl Replica {
         self.peers.new_height();
         let finality_us = self.finality_of(now, &decided.block);
         let settled = self.mempool.decided(&decided.block);
+        let is_conflict = |d: &&Departed| matches!(d.why, Departure::Conflicted { .. });
+        let conflicted = settled
+            .departed
+            .iter()
+            .filter(is_conflict)
+            .map(|d| d.tx.txid)
+            .collect();
         self.forget_departed(&settled.departed);
         let round = certificate.commit.at;
         self.event(Event::Decided {
@@ -490,6 +498,7 @@ impl Replica {
             round,
             since_parent_us,
             finality_us,
+            conflicted,
         });
         if let Some(mark) = self
             .guard

@@ -41,6 +41,8 @@ pub struct ConsensusInfo {
     pub waiting_for: String,
     /// Whether the wall clock is not believed.
     pub clock_alarm: bool,
+    /// Median of validators' clocks against the own one, ms.
+    pub clock_offset_ms: Option<i64>,
     /// Why the node has halted (S10), if it has.
     pub halted: Option<String>,
 }
@@ -127,6 +129,7 @@ impl Replica {
             signing,
             sure: self.guard.is_sure(),
             clock_alarm: self.clock.alarm(),
+            clock_offset_ms: self.clock.median_offset_ms(set),
             halted: self.halted.clone(),
         }
     }

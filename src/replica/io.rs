@@ -95,9 +95,17 @@ pub enum SubmitError {
     /// Known already and waiting.
     #[error("transaction is already in the mempool")]
     InMempool,
-    /// Known already and final.
-    #[error("transaction is already final")]
-    Final,
+    /// First seen wins.
+    #[error("input {outpoint} is already spent by the waiting transaction {by}")]
+    Conflict {
+        /// The input.
+        outpoint: OutPoint,
+        /// Who reserved it.
+        by: Txid,
+    },
+    /// The mempool is full of better paying ones.
+    #[error("the mempool is full and the fee is too low")]
+    Full,
 }
 
 /// What is reported to people, logs, metrics and wallets; carries no authority.
@@ -113,6 +121,8 @@ pub enum Event {
         since_parent_us: u64,
         /// By txid: time since this node first saw the transaction, µs.
         finality_us: Vec<(Txid, u64)>,
+        /// Waiting transactions that the block makes impossible.
+        conflicted: Vec<Txid>,
     },
     /// A round > 0 was entered.
     NewRound(Height, EraRound),

@@ -216,9 +216,9 @@ impl Replica {
         if votes.is_empty() && proposals.is_empty() {
             return Ok(());
         }
-        let present = |p: &Option<&Pinned>| p.filter(|p| held.contains(&p.block)).copied();
-        let lock = present(&found.locks.get(&height));
-        let valid = present(&found.valids.get(&height));
+        // The lock binds whether its block could be read back or not (I4).
+        let lock = found.locks.get(&height).copied();
+        let valid = found.valids.get(&height).copied();
         let restored = Restored {
             votes: votes.clone(),
             proposals: proposals.clone(),

@@ -107,6 +107,13 @@ impl Replica {
             Refusal::Missing(outpoint) | Refusal::NoSuchCoin(outpoint) => {
                 SubmitError::MissingInput(*outpoint)
             }
+            Refusal::Conflict {
+                outpoint, first, ..
+            } => SubmitError::Conflict {
+                outpoint: *outpoint,
+                by: first.txid,
+            },
+            Refusal::Full => SubmitError::Full,
             other => SubmitError::Refused(other.to_string()),
         };
         self.event(Event::MempoolRefused(label(refusal)));
@@ -254,4 +261,33 @@ fn frames_of(txs: &[Tx]) -> Vec<Message> {
         frames.push(Message::Txs(BoundedVec::take_from(part)));
     }
     frames
+}
+
+impl Replica {
+    /// What offering `tx` would find, signatures excepted: for people who ask before they send.
+    pub fn consider(
+        &mut self,
+        now: Now,
+        tx: &Tx,
+        view: &dyn CoinView,
+    ) -> Result<Admission, ViewError> {
+        self.with_view(view, |replica, layered| {
+            replica
+                .mempool
+                .consider(now, tx, Source::Local, layered, &replica.state)
+        })
+    }
+
+    /// Takes back what a clean stop saved: each is offered again as it would be by a peer, with its age.
+    pub fn restore_transactions(
+        &mut self,
+        now: Now,
+        saved: Vec<Tx>,
+        view: &dyn CoinView,
+    ) -> Result<Vec<Effect>, ViewError> {
+        for tx in saved {
+            self.offer(now, tx, Origin::Local(None), view)?;
+        }
+        self.handle(now, Input::Tick, view)
+    }
 }

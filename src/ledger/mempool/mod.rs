@@ -492,6 +492,11 @@ impl Mempool {
         self.pool.by_txid(txid).map(|entry| entry.own())
     }
 
+    /// When a transaction was admitted.
+    pub fn added(&self, txid: &Txid) -> Option<WallMs> {
+        self.pool.by_txid(txid).map(|entry| entry.added)
+    }
+
     /// All with the wall time of admission, in order of arrival: parents before children.
     pub fn iter(&self) -> impl Iterator<Item = (&Tx, WallMs)> {
         self.pool.iter().map(|entry| (&entry.tx, entry.added))

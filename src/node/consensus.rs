@@ -1,0 +1,418 @@
+//! The consensus thread: owns the replica, feeds it, performs its effects, publishes what others may see.
+//!
+//! It waits only on its inbox, with the replica's next deadline as timeout. What a full queue does not take (signer,
+//! storage, pool) is kept here in order, and no frame is read until there is room: back-pressure ends at the sockets.
+
+use crate::crypto::verify::{Check, Verified};
+use crate::ledger::coins::{CoinView, ViewError};
+use crate::ledger::decided::DecidedBlock;
+use crate::node::clock::Clock;
+use crate::node::disks::{Progress, SignerJob};
+use crate::node::meter::Meter;
+use crate::node::netcmd::NetCommand;
+use crate::node::publish::Publisher;
+use crate::node::queues::{Outlet, POOL_CREDITS};
+use crate::node::syncer::SyncInput;
+use crate::p2p::messages::{Message, PeerId, Status};
+use crate::replica::io::*;
+use crate::replica::machine::Replica;
+use crate::rpc::node::SubmitError as RpcSubmitError;
+use crate::types::block::{Block, Certificate};
+use crate::types::ids::*;
+use crate::types::transaction::Tx;
+use crossbeam::channel::{Receiver, Sender, after, select};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Inputs handled before the thread looks at its deadlines and publishes again.
+const TURN_INPUT_MAX: usize = 256;
+/// Longest wait without a sign of life.
+const BEAT: Duration = Duration::from_secs(1);
+/// Retry while something behind is full.
+const HELD_UP: Duration = Duration::from_millis(5);
+
+/// What the net thread sends in.
+#[derive(Debug)]
+pub enum Frame {
+    /// See the replica's inputs of the same names.
+    Up(PeerId, Status),
+    /// A peer proved its operator key.
+    Masternode(PeerId, MasternodeId),
+    /// A peer's position.
+    Status(PeerId, Status),
+    /// A peer is gone.
+    Down(PeerId),
+    /// A frame.
+    Message(PeerId, Message, ReadAt),
+}
+
+/// A question about the replica, answered on its own thread. It must be short: everything else waits.
+pub type Question = Box<dyn FnOnce(&mut Replica, crate::base::time::Now, &dyn CoinView) + Send>;
+
+/// What RPC workers and the notify thread send in.
+pub enum Call {
+    /// A transaction; the answer goes into the channel.
+    Submit(Tx, Sender<Result<Txid, RpcSubmitError>>),
+    /// A question.
+    Ask(Question),
+}
+
+/// What the pool and the sync thread send in.
+pub enum Report {
+    /// Verdicts on signatures.
+    Verdicts(Vec<Result<Verified<Item>, Item>>),
+    /// A block that was fetched.
+    Synced(Box<Block>, Verified<Certificate>),
+}
+
+/// What the thread reads.
+pub struct Inbox {
+    /// From net.
+    pub frames: Receiver<Frame>,
+    /// From rpc.
+    pub calls: Receiver<Call>,
+    /// From pool and sync.
+    pub reports: Receiver<Report>,
+    /// Wake-up by the disk threads.
+    pub wake: Receiver<()>,
+    /// Of the signer thread.
+    pub signer: Progress,
+    /// Of the storage thread.
+    pub ledger: Progress,
+}
+
+/// Where the thread writes.
+pub struct Outbox {
+    /// To net.
+    pub net: Outlet<NetCommand>,
+    /// Wakes net.
+    pub wake_net: crate::net::WakeHandle,
+    /// To signer.
+    pub signer: Outlet<SignerJob>,
+    /// To storage.
+    pub ledger: Outlet<Arc<DecidedBlock>>,
+    /// To sync.
+    pub sync: Outlet<SyncInput>,
+    /// Back from the pool.
+    pub reports: Outlet<Report>,
+    /// Pool of verification threads.
+    pub pool: Arc<rayon::ThreadPool>,
+}
+
+/// The consensus thread's state around the replica.
+pub struct ConsensusThread {
+    /// Clock.
+    pub clock: Clock,
+    /// The brain.
+    pub replica: Replica,
+    /// Coins as the ledger environment shows them.
+    pub view: Box<dyn CoinView + Send>,
+    /// What comes in.
+    pub inbox: Inbox,
+    /// What goes out.
+    pub outbox: Outbox,
+    /// Shows the node to others.
+    pub publisher: Publisher,
+    /// Signer and ledger numbers already told to the replica.
+    pub told: (u64, u64),
+    /// What full queues did not take.
+    pub backlog: Backlog,
+    /// RPC clients that wait for a verdict on their transaction.
+    pub waiting: BTreeMap<Token, Sender<Result<Txid, RpcSubmitError>>>,
+    /// Next token.
+    pub next_token: u64,
+    /// Validators' hash that net was told the operator keys of.
+    pub operators_of: Option<crate::crypto::hash::Hash>,
+}
+
+/// Work that waits for room, in order.
+#[derive(Default)]
+pub struct Backlog {
+    signer: VecDeque<SignerJob>,
+    ledger: VecDeque<Arc<DecidedBlock>>,
+    pool: VecDeque<Vec<(Item, Vec<Check>)>>,
+    pool_out: usize,
+}
+
+impl Backlog {
+    fn is_held_up(&self) -> bool {
+        !self.signer.is_empty() || !self.ledger.is_empty() || !self.pool.is_empty()
+    }
+}
+
+impl ConsensusThread {
+    /// Runs until `stop`; `first` are the effects of the start.
+    pub fn run(
+        mut self,
+        mut meter: Meter,
+        first: Vec<Effect>,
+        stop: &AtomicBool,
+    ) -> Result<Replica, ViewError> {
+        self.perform(first);
+        self.tell_operators();
+        self.publisher.publish(self.clock.now(), &self.replica);
+        while !stop.load(Ordering::Acquire) {
+            self.turn(&mut meter)?;
+        }
+        Ok(self.replica)
+    }
+
+    fn turn(&mut self, meter: &mut Meter) -> Result<(), ViewError> {
+        let held_up = self.backlog.is_held_up();
+        let now = self.clock.now();
+        let due = self
+            .replica
+            .deadline(now)
+            .map_or(BEAT, |at| self.clock.until(at));
+        let due = self
+            .publisher
+            .due(now)
+            .map_or(due, |at| due.min(self.clock.until(at)));
+        let wait = if held_up {
+            due.min(HELD_UP)
+        } else {
+            due.min(BEAT)
+        };
+        meter.worked();
+        let first = self.wait(wait, held_up);
+        meter.waited(held_up);
+        self.disks()?;
+        let mut inputs = 0;
+        let mut next = first;
+        while let Some(input) = next {
+            self.take(input)?;
+            inputs += 1;
+            next = if inputs < TURN_INPUT_MAX {
+                self.ready(held_up)
+            } else {
+                None
+            };
+        }
+        let now = self.clock.now();
+        if inputs == 0 || self.replica.deadline(now).is_some_and(|at| at <= now.mono) {
+            self.feed(Input::Tick)?;
+        }
+        self.retry();
+        self.publisher.refresh(self.clock.now(), &self.replica);
+        Ok(())
+    }
+
+    /// The first input, or none after `wait`.
+    fn wait(&self, wait: Duration, held_up: bool) -> Option<In> {
+        let inbox = &self.inbox;
+        if held_up {
+            return select! {
+                recv(inbox.reports) -> report => report.ok().map(In::Report),
+                recv(inbox.wake) -> _ => None,
+                recv(after(wait)) -> _ => None,
+            };
+        }
+        select! {
+            recv(inbox.reports) -> report => report.ok().map(In::Report),
+            recv(inbox.wake) -> _ => None,
+            recv(inbox.frames) -> frame => frame.ok().map(In::Frame),
+            recv(inbox.calls) -> call => call.ok().map(In::Call),
+            default(wait) => None,
+        }
+    }
+
+    /// Another input that is there already. Reports first: they finish what was begun.
+    fn ready(&self, held_up: bool) -> Option<In> {
+        if let Ok(report) = self.inbox.reports.try_recv() {
+            return Some(In::Report(report));
+        }
+        if held_up {
+            return None;
+        }
+        let frame = self.inbox.frames.try_recv().map(In::Frame);
+        frame
+            .or_else(|_| self.inbox.calls.try_recv().map(In::Call))
+            .ok()
+    }
+
+    fn take(&mut self, input: In) -> Result<(), ViewError> {
+        match input {
+            In::Report(Report::Verdicts(verdicts)) => {
+                self.backlog.pool_out = self.backlog.pool_out.saturating_sub(1);
+                self.feed(Input::Verdicts(verdicts))
+            }
+            In::Report(Report::Synced(block, certificate)) => {
+                self.feed(Input::Synced(block, certificate))
+            }
+            In::Frame(Frame::Up(peer, status)) => self.feed(Input::PeerUp(peer, status)),
+            In::Frame(Frame::Masternode(peer, id)) => self.feed(Input::PeerMasternode(peer, id)),
+            In::Frame(Frame::Status(peer, status)) => self.feed(Input::PeerStatus(peer, status)),
+            In::Frame(Frame::Down(peer)) => self.feed(Input::PeerDown(peer)),
+            In::Frame(Frame::Message(peer, message, read)) => {
+                self.feed(Input::Frame(peer, message, read))
+            }
+            In::Call(Call::Submit(tx, answer)) => {
+                self.next_token += 1;
+                let token = Token(self.next_token);
+                self.waiting.insert(token, answer);
+                self.feed(Input::Submit(token, tx))
+            }
+            In::Call(Call::Ask(question)) => {
+                let now = self.clock.now();
+                question(&mut self.replica, now, self.view.as_ref());
+                Ok(())
+            }
+        }
+    }
+
+    /// What the disk threads have reached since the last turn.
+    fn disks(&mut self) -> Result<(), ViewError> {
+        let signer = self.inbox.signer.durable.load(Ordering::Acquire);
+        if signer > self.told.0 {
+            self.told.0 = signer;
+            self.feed(Input::SignerDurable(signer))?;
+        } else if self.inbox.signer.full.swap(false, Ordering::AcqRel) {
+            self.feed(Input::SignerFull)?;
+        }
+        let ledger = self.inbox.ledger.durable.load(Ordering::Acquire);
+        if ledger > self.told.1 {
+            self.told.1 = ledger;
+            self.feed(Input::LedgerDurable(Height(ledger)))?;
+            self.publisher.durable(Height(ledger));
+        } else if self.inbox.ledger.full.swap(false, Ordering::AcqRel) {
+            self.feed(Input::LedgerFull)?;
+        }
+        Ok(())
+    }
+
+    fn feed(&mut self, input: Input) -> Result<(), ViewError> {
+        let effects = self
+            .replica
+            .handle(self.clock.now(), input, self.view.as_ref())?;
+        self.perform(effects);
+        Ok(())
+    }
+
+    fn perform(&mut self, effects: Vec<Effect>) {
+        let mut wake = false;
+        for effect in effects {
+            match effect {
+                Effect::Send(peers, message) => {
+                    self.outbox.net.put(NetCommand::Send(peers, message));
+                    wake = true;
+                }
+                Effect::Verify(batch) => self.backlog.pool.push_back(batch),
+                Effect::WriteSigner(number, batch) => {
+                    self.backlog.signer.push_back(SignerJob {
+                        number,
+                        batch,
+                        renew: false,
+                    });
+                }
+                Effect::RenewSigner(number, batch) => {
+                    self.backlog.signer.push_back(SignerJob {
+                        number,
+                        batch,
+                        renew: true,
+                    });
+                }
+                Effect::WriteLedger(decided) => self.backlog.ledger.push_back(decided),
+                Effect::Reply(token, result) => {
+                    if let Some(answer) = self.waiting.remove(&token) {
+                        // The client may have given up: nobody listens then.
+                        let _ = answer.try_send(result.map_err(rpc_error));
+                    }
+                }
+                Effect::Fault(peer, why) => {
+                    self.outbox.net.put(NetCommand::Fault(peer, why));
+                    wake = true;
+                }
+                Effect::Advanced(status, set) => {
+                    self.outbox.net.put(NetCommand::Status(status));
+                    wake = true;
+                    self.advanced(status, set);
+                }
+                Effect::Event(event) => {
+                    self.publisher.event(self.clock.now(), &self.replica, event)
+                }
+            }
+        }
+        self.retry();
+        if wake {
+            self.outbox.wake_net.wake();
+        }
+    }
+
+    fn advanced(
+        &mut self,
+        status: Status,
+        validators: Arc<crate::types::validators::ValidatorSet>,
+    ) {
+        let state = self.replica.state();
+        self.outbox
+            .sync
+            .put(SyncInput::Applied(crate::sync::Applied {
+                height: status.height,
+                block: status.block,
+                validators_hash: state.validators_hash,
+                validators,
+            }));
+        self.tell_operators();
+    }
+
+    /// Tells net which operator keys the registry names, when that has changed.
+    fn tell_operators(&mut self) {
+        let state = self.replica.state();
+        let hash = state.registry.hash;
+        if self.operators_of != Some(hash) {
+            self.operators_of = Some(hash);
+            let keys = state
+                .registry()
+                .entries()
+                .iter()
+                .map(|entry| (entry.id, entry.operator))
+                .collect();
+            self.outbox.net.put(NetCommand::Operators(keys));
+            self.outbox.wake_net.wake();
+        }
+    }
+
+    /// Hands on what waits for room.
+    fn retry(&mut self) {
+        while let Some(job) = self.backlog.signer.pop_front() {
+            if let Err(job) = self.outbox.signer.offer(job) {
+                self.backlog.signer.push_front(job);
+                break;
+            }
+        }
+        while let Some(block) = self.backlog.ledger.pop_front() {
+            if let Err(block) = self.outbox.ledger.offer(block) {
+                self.backlog.ledger.push_front(block);
+                break;
+            }
+        }
+        while self.backlog.pool_out < POOL_CREDITS
+            && let Some(batch) = self.backlog.pool.pop_front()
+        {
+            self.backlog.pool_out += 1;
+            let reports = self.outbox.reports.clone();
+            self.outbox
+                .pool
+                .spawn(move || reports.put(Report::Verdicts(Verified::check_many(batch))));
+        }
+    }
+}
+
+/// One input of a turn.
+enum In {
+    Frame(Frame),
+    Call(Call),
+    Report(Report),
+}
+
+fn rpc_error(error: SubmitError) -> RpcSubmitError {
+    match error {
+        SubmitError::Refused(why) => RpcSubmitError::Invalid(why),
+        SubmitError::MissingInput(outpoint) => RpcSubmitError::Missing(outpoint),
+        SubmitError::InMempool => RpcSubmitError::AlreadyWaiting,
+        SubmitError::Conflict { outpoint, by } => RpcSubmitError::Conflict { outpoint, by },
+        SubmitError::Full => RpcSubmitError::Full,
+    }
+}

@@ -1,0 +1,29 @@
+//! What other threads ask of the net thread.
+
+use crate::crypto::keys::PublicKey;
+use crate::net::{HttpResponse, HttpToken};
+use crate::p2p::messages::{Message, PeerId, Status};
+use crate::types::ids::MasternodeId;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// One command.
+pub enum NetCommand {
+    /// Send a frame to these peers.
+    Send(Vec<PeerId>, Arc<Message>),
+    /// A peer broke a rule provably.
+    Fault(PeerId, &'static str),
+    /// This node's status has changed.
+    Status(Status),
+    /// The operator keys of the registry have changed.
+    Operators(BTreeMap<MasternodeId, PublicKey>),
+    /// Ping a peer now: its status is wanted.
+    Refresh(PeerId),
+    /// Answer an HTTP client.
+    Respond(HttpToken, Box<HttpResponse>),
+    /// A name was looked up for a dial.
+    Resolved(usize, Option<SocketAddr>),
+    /// Keep a connection to this address.
+    AddPeer(String),
+}

@@ -1,0 +1,412 @@
+//! The net thread: the event loop's handler. Joins sockets with the peer machine and hands frames and requests to the
+//! threads that answer them. Decodes; never validates, never touches a disk.
+
+use crate::base::time::{Now, WallMs};
+use crate::crypto::keys::PublicKey;
+use crate::net::{
+    self, CloseReason, ConnId, ConnInfo, DialError, DialId, Direction, FrameRule, Handler,
+    HttpRequest, HttpResponse, HttpToken, Io,
+};
+use crate::node::clock::Clock;
+use crate::node::consensus::Frame;
+use crate::node::netcmd::NetCommand;
+use crate::node::publish::{count, count_frame};
+use crate::node::queues::Outlet;
+use crate::node::syncer::SyncInput;
+use crate::p2p::machine::{Effect, Input, Link, Machine};
+use crate::p2p::messages::{Class, Message, PeerId, Status};
+use crate::replica::io::ReadAt;
+use crate::rpc::metrics::Metrics;
+use crate::rpc::node::PeerView;
+use crossbeam::channel::Receiver;
+use parking_lot::RwLock;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Commands performed in one turn.
+const TURN_COMMAND_MAX: usize = 4_096;
+/// The list of peers is shown anew this often, ms.
+const PEERS_SHOWN_MS: u64 = 500;
+
+/// Where the net thread writes and what it shares.
+pub struct Outlets {
+    /// To consensus.
+    pub frames: Outlet<Frame>,
+    /// To sync.
+    pub sync: Outlet<SyncInput>,
+    /// To the rpc workers.
+    pub requests: Outlet<RpcJob>,
+    /// Names to look up: (target, address).
+    pub lookups: crossbeam::channel::Sender<(usize, String)>,
+    /// Peers as RPC shows them.
+    pub peers: Arc<RwLock<Arc<Vec<PeerView>>>>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+/// What the net thread gives the rpc workers.
+pub enum RpcJob {
+    /// A request.
+    Request(Box<HttpRequest>),
+    /// A client went away.
+    Gone(HttpToken),
+}
+
+struct Conn {
+    id: ConnId,
+    address: SocketAddr,
+    since: WallMs,
+    status: Status,
+    heard: WallMs,
+    offset_ms: i64,
+    min_ping_us: Option<u64>,
+}
+
+/// The handler.
+pub struct NetThread {
+    machine: Machine,
+    clock: Clock,
+    commands: Receiver<NetCommand>,
+    out: Outlets,
+    next_peer: u64,
+    conns: BTreeMap<PeerId, Conn>,
+    peers: BTreeMap<ConnId, PeerId>,
+    dials: BTreeMap<DialId, usize>,
+    shown: WallMs,
+}
+
+fn class_of(class: Class) -> net::Class {
+    match class {
+        Class::Consensus => net::Class::Consensus,
+        Class::Control => net::Class::Control,
+        Class::Sync => net::Class::Sync,
+        Class::Tx => net::Class::Tx,
+    }
+}
+
+impl NetThread {
+    /// A handler that performs `commands`.
+    pub fn new(
+        machine: Machine,
+        clock: Clock,
+        commands: Receiver<NetCommand>,
+        out: Outlets,
+    ) -> NetThread {
+        let (conns, peers, dials) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        NetThread {
+            machine,
+            clock,
+            commands,
+            out,
+            next_peer: 0,
+            conns,
+            peers,
+            dials,
+            shown: WallMs(0),
+        }
+    }
+
+    fn feed(&mut self, io: &mut Io, input: Input) {
+        let now = self.clock.now();
+        let effects = self.machine.handle(now, input);
+        for effect in effects {
+            self.perform(io, now, effect);
+        }
+    }
+
+    fn perform(&mut self, io: &mut Io, now: Now, effect: Effect) {
+        match effect {
+            Effect::Dial(target, address) => match address.parse::<SocketAddr>() {
+                Ok(address) => {
+                    self.dials.insert(io.dial(address, None), target);
+                }
+                // A name is looked up on another thread; a full queue counts as a failed dial.
+                Err(_) => {
+                    if self.out.lookups.try_send((target, address)).is_err() {
+                        self.feed(io, Input::DialFailed(target));
+                    }
+                }
+            },
+            Effect::Send(peer, message) => self.send(io, &[peer], &message),
+            Effect::Close { peer, why, fault } => self.close(io, peer, &why, fault),
+            Effect::Up(peer, facts) => {
+                log::info!("peer connected: {facts}");
+                count(&self.out.metrics.peer_events, "event", "connected");
+                if let Some(conn) = self.conns.get_mut(&peer) {
+                    conn.status = facts.status;
+                }
+                self.out.frames.put(Frame::Up(peer, facts.status));
+                self.show_peers(io, now);
+            }
+            Effect::Masternode(peer, id) => {
+                log::debug!("peer {} is masternode {id}", peer.0);
+                self.out.frames.put(Frame::Masternode(peer, id));
+                self.show_peers(io, now);
+            }
+            Effect::Down(peer) => {
+                self.out.frames.put(Frame::Down(peer));
+                self.out.sync.put(SyncInput::Gone(peer));
+            }
+            Effect::Deliver(peer, message) => self.deliver(now, peer, message),
+            Effect::StatusOf(peer, status) => {
+                if let Some(conn) = self.conns.get_mut(&peer) {
+                    conn.status = status;
+                    conn.offset_ms = status
+                        .clock
+                        .0
+                        .cast_signed()
+                        .saturating_sub(now.wall.0.cast_signed());
+                }
+                self.out.frames.put(Frame::Status(peer, status));
+                self.out.sync.put(SyncInput::Position(peer, status.height));
+            }
+        }
+    }
+
+    fn deliver(&mut self, now: Now, peer: PeerId, message: Message) {
+        match message {
+            Message::GetBlocks((from, count)) => {
+                self.out.sync.put(SyncInput::GetBlocks(peer, from, count))
+            }
+            Message::GetCertificate(height) => {
+                self.out.sync.put(SyncInput::GetCertificate(peer, height))
+            }
+            Message::Block(block) => self.out.sync.put(SyncInput::Block(peer, block)),
+            other => self
+                .out
+                .frames
+                .put(Frame::Message(peer, other, ReadAt(now))),
+        }
+    }
+
+    fn send(&mut self, io: &mut Io, peers: &[PeerId], message: &Message) {
+        let code = message.code();
+        let Some((limit, class)) = Message::rule(code) else {
+            return;
+        };
+        let body: Arc<[u8]> = message.encode().into();
+        if body.len() > limit {
+            log::error!(
+                "a frame of type {code} has {} bytes, more than its limit; it is not sent",
+                body.len()
+            );
+            return;
+        }
+        let name = Message::name(code).unwrap_or("unknown");
+        for peer in peers {
+            if let Some(conn) = self.conns.get(peer) {
+                io.send(conn.id, code, class_of(class), body.clone());
+                count_frame(&self.out.metrics, name, "out", body.len());
+            }
+        }
+    }
+
+    fn close(&mut self, io: &mut Io, peer: PeerId, why: &str, fault: bool) {
+        let Some(conn) = self.conns.get(&peer) else {
+            return;
+        };
+        if fault {
+            log::warn!("peer {} closed: {why}", conn.address);
+            count(&self.out.metrics.peer_events, "event", "fault");
+        } else {
+            log::debug!("peer {} closed: {why}", conn.address);
+        }
+        io.close(conn.id, "closed by the peer machine");
+    }
+
+    fn command(&mut self, io: &mut Io, command: NetCommand) {
+        match command {
+            NetCommand::Send(peers, message) => self.send(io, &peers, &message),
+            NetCommand::Fault(peer, why) => self.close(io, peer, why, true),
+            NetCommand::Status(status) => self.feed(io, Input::Status(status)),
+            NetCommand::Operators(keys) => self.feed(io, Input::Operators(keys)),
+            NetCommand::Refresh(peer) => {
+                let now = self.clock.now();
+                let ping = Message::Ping(Status {
+                    clock: now.wall,
+                    ..self.machine.status()
+                });
+                self.send(io, &[peer], &ping);
+            }
+            NetCommand::Respond(token, response) => {
+                io.respond(token, &response);
+            }
+            NetCommand::Resolved(target, Some(address)) => {
+                self.dials.insert(io.dial(address, None), target);
+            }
+            NetCommand::Resolved(target, None) => self.feed(io, Input::DialFailed(target)),
+            NetCommand::AddPeer(address) => self.feed(io, Input::AddTarget(address)),
+        }
+    }
+
+    /// Shows the list of peers to RPC.
+    fn show_peers(&mut self, io: &Io, now: Now) {
+        self.shown = now.wall;
+        let mut views = Vec::new();
+        for (id, facts, masternode, ping_us) in self.machine.peers() {
+            let Some(conn) = self.conns.get_mut(&id) else {
+                continue;
+            };
+            conn.min_ping_us = conn.min_ping_us.into_iter().chain(ping_us).min();
+            let counters = io.conn_counters(conn.id);
+            views.push(PeerView {
+                id: id.0,
+                node_key: facts.key,
+                address: conn.address,
+                inbound: facts.inbound,
+                since: conn.since,
+                masternode,
+                agent: facts.agent.clone(),
+                height: conn.status.height,
+                clock_offset_ms: conn.offset_ms,
+                ping_us,
+                min_ping_us: conn.min_ping_us,
+                bytes_out: counters.map_or(0, |c| c.bytes_out),
+                bytes_in: counters.map_or(0, |c| c.bytes_in),
+                last_send: now.wall,
+                last_receive: conn.heard,
+                score: 0,
+            });
+        }
+        *self.out.peers.write() = Arc::new(views);
+    }
+
+    fn set_deadline(&mut self, io: &mut Io) {
+        io.set_deadline(self.machine.deadline().map(|at| self.clock.instant(at)));
+    }
+}
+
+impl Handler for NetThread {
+    fn on_connected(&mut self, io: &mut Io, conn: ConnId, info: &ConnInfo) {
+        self.next_peer += 1;
+        let peer = PeerId(self.next_peer);
+        let target = match info.direction {
+            Direction::Outbound(dial) => self.dials.remove(&dial),
+            Direction::Inbound => None,
+        };
+        let now = self.clock.now();
+        self.conns.insert(
+            peer,
+            Conn {
+                id: conn,
+                address: info.remote,
+                since: now.wall,
+                status: Status::default(),
+                heard: now.wall,
+                offset_ms: 0,
+                min_ping_us: None,
+            },
+        );
+        self.peers.insert(conn, peer);
+        let key = PublicKey(info.peer_key);
+        let (exporter, address) = (info.exporter, info.remote.to_string());
+        self.feed(
+            io,
+            Input::Connected(Link {
+                peer,
+                key,
+                target,
+                exporter,
+                address,
+            }),
+        );
+    }
+
+    fn on_frame(&mut self, io: &mut Io, conn: ConnId, frame_type: u8, payload: Vec<u8>) {
+        let Some(peer) = self.peers.get(&conn).copied() else {
+            return;
+        };
+        if let Some(conn) = self.conns.get_mut(&peer) {
+            conn.heard = self.clock.now().wall;
+        }
+        let name = Message::name(frame_type).unwrap_or("unknown");
+        count_frame(&self.out.metrics, name, "in", payload.len());
+        match Message::decode(frame_type, &payload) {
+            Ok(message) => self.feed(io, Input::Frame(peer, message)),
+            Err(error) => self.close(io, peer, &format!("malformed frame: {error}"), true),
+        }
+    }
+
+    fn on_closed(&mut self, io: &mut Io, conn: ConnId, why: &CloseReason) {
+        let Some(peer) = self.peers.remove(&conn) else {
+            return;
+        };
+        if let Some(gone) = self.conns.remove(&peer) {
+            match why.fault() {
+                Some(fault) => log::warn!("peer {} closed: {fault}", gone.address),
+                None => log::info!("peer disconnected: {} ({why})", gone.address),
+            }
+            count(
+                &self.out.metrics.peer_events,
+                "event",
+                if why.fault().is_some() {
+                    "fault"
+                } else {
+                    "disconnected"
+                },
+            );
+        }
+        self.feed(io, Input::Closed(peer));
+        let now = self.clock.now();
+        self.show_peers(io, now);
+    }
+
+    fn on_dial_failed(&mut self, io: &mut Io, dial: DialId, why: &DialError) {
+        if let Some(target) = self.dials.remove(&dial) {
+            log::debug!("dial {target} failed: {why}");
+            count(&self.out.metrics.peer_events, "event", "dial-failed");
+            self.feed(io, Input::DialFailed(target));
+        }
+    }
+
+    fn on_http(&mut self, io: &mut Io, request: HttpRequest) {
+        let token = request.token;
+        if self
+            .out
+            .requests
+            .offer(RpcJob::Request(Box::new(request)))
+            .is_err()
+        {
+            io.respond(
+                token,
+                &HttpResponse::text(503, "too many requests are waiting; try again\n"),
+            );
+        }
+    }
+
+    fn on_http_gone(&mut self, _io: &mut Io, token: HttpToken) {
+        self.out.requests.put(RpcJob::Gone(token));
+    }
+
+    fn on_wake(&mut self, io: &mut Io) {
+        for _ in 0..TURN_COMMAND_MAX {
+            match self.commands.try_recv() {
+                Ok(command) => self.command(io, command),
+                Err(_) => break,
+            }
+        }
+    }
+
+    fn on_deadline(&mut self, io: &mut Io) {
+        self.feed(io, Input::Tick);
+    }
+
+    fn frame_rule(&self, _conn: ConnId, frame_type: u8) -> Option<FrameRule> {
+        let (limit, class) = Message::rule(frame_type)?;
+        Some(FrameRule {
+            limit,
+            class: class_of(class),
+        })
+    }
+
+    fn on_turn_end(&mut self, io: &mut Io) {
+        // What was queued while this turn ran goes out with it; a wake-up for the rest is on its way or done here.
+        self.on_wake(io);
+        let now = self.clock.now();
+        if now.wall.since(self.shown) >= PEERS_SHOWN_MS {
+            self.show_peers(io, now);
+        }
+        self.set_deadline(io);
+    }
+}

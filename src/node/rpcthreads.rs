@@ -1,0 +1,173 @@
+//! The rpc workers, and the notify thread that tells wallets and waiting clients what was decided.
+
+use crate::net::{HttpResponse, HttpToken, WakeHandle};
+use crate::node::clock::Clock;
+use crate::node::consensus::Call;
+use crate::node::handle::Wallets;
+use crate::node::meter::Meter;
+use crate::node::netcmd::NetCommand;
+use crate::node::netthread::RpcJob;
+use crate::node::queues::Outlet;
+use crate::node::syncer::Blocks;
+use crate::rpc::service::Service;
+use crate::sync::BlockReader;
+use crate::types::ids::*;
+use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Longest wait without a sign of life.
+const BEAT: Duration = Duration::from_secs(1);
+/// Wait before an answer is offered to a full net queue again.
+const ANSWER_RETRY: Duration = Duration::from_millis(2);
+/// Wallets are asked this often for what they want sent again, ms.
+const WALLET_TICK_MS: u64 = 1_000;
+
+/// How answers reach clients.
+#[derive(Clone)]
+pub struct Answers {
+    /// To net.
+    pub net: Outlet<NetCommand>,
+    /// Wakes net.
+    pub wake_net: WakeHandle,
+    /// Raised when the node stops.
+    pub stop: Arc<AtomicBool>,
+}
+
+impl Answers {
+    /// Sends an answer; waits while the queue is full, as only this worker's client is held up.
+    pub fn send(&self, token: HttpToken, response: HttpResponse) {
+        let mut command = NetCommand::Respond(token, Box::new(response));
+        while let Err(back) = self.net.offer(command) {
+            if self.stop.load(Ordering::Acquire) {
+                return;
+            }
+            command = back;
+            std::thread::park_timeout(ANSWER_RETRY);
+        }
+        self.wake_net.wake();
+    }
+}
+
+/// An rpc worker: until its queue closes or the node stops.
+pub fn worker(
+    mut meter: Meter,
+    service: &Service<HttpToken>,
+    jobs: &Receiver<RpcJob>,
+    answers: &Answers,
+    nudge: &Outlet<()>,
+) {
+    while !answers.stop.load(Ordering::Acquire) {
+        meter.worked();
+        let job = jobs.recv_timeout(BEAT);
+        meter.waited(false);
+        match job {
+            Ok(RpcJob::Request(request)) => {
+                let token = request.token;
+                match service.handle(token, request.peer.ip(), &request.parts) {
+                    Some(response) => answers.send(token, response),
+                    // It waits: the notify thread must know the new deadline.
+                    None => nudge.put(()),
+                }
+            }
+            Ok(RpcJob::Gone(token)) => service.on_gone(token),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+/// What the notify thread works on.
+pub struct Notifier {
+    /// Clock.
+    pub clock: Clock,
+    /// Waiting clients.
+    pub service: Arc<Service<HttpToken>>,
+    /// Wallets.
+    pub wallets: Wallets,
+    /// Decided blocks.
+    pub blocks: Blocks,
+    /// To consensus.
+    pub calls: Outlet<Call>,
+    /// To clients.
+    pub answers: Answers,
+    /// Everything up to this height has been told.
+    pub told: Height,
+}
+
+impl Notifier {
+    /// Runs until the node stops, then flushes wallets.
+    pub fn run(mut self, mut meter: Meter, wakes: &Receiver<()>) {
+        let mut tick = self.clock.mono();
+        while !self.answers.stop.load(Ordering::Acquire) {
+            let due = self.service.next_deadline().map_or(tick, |at| at.min(tick));
+            meter.worked();
+            let wake = wakes.recv_timeout(self.clock.until(due).min(BEAT));
+            meter.waited(false);
+            while wakes.try_recv().is_ok() {}
+            if wake == Err(RecvTimeoutError::Disconnected) {
+                break;
+            }
+            self.tell_decided();
+            self.send_late(self.service.on_time());
+            if self.clock.mono() >= tick {
+                tick = self.clock.mono().plus_ms(WALLET_TICK_MS);
+                self.tick_wallets();
+            }
+        }
+        self.tell_decided();
+        self.send_late(self.service.on_stop());
+        for (name, wallet) in self.wallets.read().iter() {
+            if let Err(error) = wallet.lock().flush() {
+                log::error!("wallet '{name}': {error}");
+            }
+        }
+    }
+
+    fn send_late(&self, late: Vec<(HttpToken, HttpResponse)>) {
+        for (token, response) in late {
+            self.answers.send(token, response);
+        }
+    }
+
+    /// Wallets first, then clients: who is told that a payment is final finds it in the wallet.
+    fn tell_decided(&mut self) {
+        let view = self.blocks.shared.view();
+        let conflicted = self.blocks.shared.take_conflicted();
+        let mut decided = Vec::new();
+        while self.told < view.tip.height {
+            let height = self.told.next();
+            match self.blocks.certified(height) {
+                Ok(Some((block, _))) => {
+                    for wallet in self.wallets.read().values() {
+                        wallet.lock().observe(&block, height);
+                    }
+                    decided.extend(block.transactions.iter().map(|tx| tx.txid));
+                }
+                // Neither in the picture nor durable: it will be in the next picture.
+                Ok(None) => break,
+                Err(error) => {
+                    log::error!("block {height} cannot be read for the wallet: {error}");
+                    break;
+                }
+            }
+            self.told = height;
+        }
+        if !decided.is_empty() || !conflicted.is_empty() {
+            self.send_late(self.service.on_decided(&decided, &conflicted));
+        }
+    }
+
+    /// Own payments that are not final yet are offered again.
+    fn tick_wallets(&self) {
+        let now = self.clock.now();
+        for wallet in self.wallets.read().values() {
+            for tx in wallet.lock().tick(now) {
+                // Nobody waits for this answer: the state of the payment shows what became of it.
+                let (sender, _) = bounded(1);
+                let _ = self.calls.offer(Call::Submit(tx, sender));
+            }
+        }
+    }
+}

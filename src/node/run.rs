@@ -1,0 +1,118 @@
+//! A node from start to stop: opens what is on disk, makes threads and queues in one place, waits for signals, stops in
+//! order. Starting is recovering; there is no other way to start.
+
+mod open;
+mod site;
+mod threads;
+
+use crate::node::config::Config;
+use crate::node::exit::Exit;
+use crate::node::signals::{Signal, SignalListener};
+use crate::node::{logging, notify};
+use crate::rpc::node::Node;
+use crossbeam::channel::RecvTimeoutError;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Why a node could not start or go on, with the exit code that says so.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct RunError {
+    /// What happened and what to do.
+    pub message: String,
+    /// Exit code.
+    pub exit: u8,
+}
+
+impl RunError {
+    fn new(message: impl std::fmt::Display, exit: Exit) -> RunError {
+        RunError {
+            message: message.to_string(),
+            exit: exit.code(),
+        }
+    }
+}
+
+/// A thread that shows no life for this long is stuck: the watchdog is not fed then.
+const STUCK: Duration = Duration::from_secs(15);
+
+/// Runs a node until it is told to stop. The result is the process's exit code.
+pub fn run(config: &Config) -> u8 {
+    if let Err(error) = logging::init(&config.log.level, config.log.format) {
+        eprintln!("timed: {error}");
+        return error.exit().code();
+    }
+    // A thread that panics leaves a node that half works; none does.
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        default(info);
+        log::error!("a thread panicked: {info}");
+        std::process::abort();
+    }));
+    match start_and_wait(config) {
+        Ok(()) => Exit::Success.code(),
+        Err(error) => {
+            log::error!("{error}");
+            error.exit
+        }
+    }
+}
+
+fn start_and_wait(config: &Config) -> Result<(), RunError> {
+    let signals = SignalListener::start().map_err(|e| RunError::new(e, Exit::Internal))?;
+    let opened = open::open(config)?;
+    let node = threads::start(config, opened)?;
+    let view = node.handle.view();
+    log::info!("ready: height {} at {}", view.tip.height, view.tip.id);
+    notify::ready(&format!("height {}", view.tip.height));
+    wait(config, &signals, &node);
+    notify::stopping();
+    log::info!("stopping");
+    node.stop()
+}
+
+/// Feeds the watchdog and shows the status until a stop is asked for, by a signal or by RPC.
+fn wait(config: &Config, signals: &SignalListener, node: &threads::Running) {
+    let interval = notify::watchdog_interval()
+        .unwrap_or(Duration::from_secs(2))
+        .min(Duration::from_secs(1));
+    while !node.handle.stopping.load(Ordering::Acquire) {
+        match signals.receiver().recv_timeout(interval) {
+            Ok(Signal::Stop) => break,
+            Ok(Signal::Reload) => reload(config, node),
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        let now = node.handle.clock.mono();
+        let stuck = node.handle.gauges.iter().map(|gauge| gauge.view());
+        let stuck = stuck.filter(|view| now.since(view.last_beat) > STUCK.as_micros() as u64);
+        let stuck: Vec<&str> = stuck.map(|view| view.name).collect();
+        if stuck.is_empty() {
+            notify::watchdog();
+        } else {
+            log::error!("threads without a sign of life: {}", stuck.join(", "));
+        }
+        let view = node.handle.view();
+        notify::status(&format!(
+            "height {}, {}",
+            view.tip.height, view.consensus.waiting_for
+        ));
+    }
+}
+
+/// SIGHUP: log level, rpc users and limits, peers to add.
+fn reload(config: &Config, node: &threads::Running) {
+    let flags = crate::node::config::Flags {
+        config: config.file.clone(),
+        ..Default::default()
+    };
+    match Config::load(&crate::node::config::Inputs::of_process(flags)) {
+        Ok(fresh) => {
+            if node.handle.set_log_filter(&fresh.log.level).is_ok() {
+                log::info!("configuration read again");
+            }
+            node.reload(&fresh);
+        }
+        Err(error) => log::error!("the configuration is not read again: {error}"),
+    }
+}
