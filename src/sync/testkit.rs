@@ -3,11 +3,11 @@
 use super::*;
 use crate::base::rng::Rng;
 use crate::base::time::{Now, WallMs};
-use crate::crypto::keys::SecretKey;
+use crate::crypto::keys::{SecretKey, Signature};
 use crate::types::bitmap::Bitmap;
-use crate::types::block::{Commit, HEADER_VERSION, Header};
+use crate::types::block::{Commit, HEADER_VERSION, Header, slot_root};
 use crate::types::ids::*;
-use crate::types::masternode::SlotPart;
+use crate::types::masternode::{Attestation, AttestationBody, SlotPart};
 use crate::types::validators::Validator;
 use crate::types::vote::{VoteBody, VoteStep};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -59,18 +59,45 @@ pub(super) fn certify(header: &Header, first: u8, signers: u8) -> Certificate {
 pub(super) struct Chain {
     pub(super) blocks: Vec<(Arc<Block>, Certificate)>,
     sets: Vec<u8>,
+    part: SlotPart,
 }
 
 impl Chain {
-    pub(super) fn new(length: u64, change: u64, mark: u64) -> Chain {
+    /// No block yet; the first set is that of keys `first..first + 4`.
+    fn empty(first: u8) -> Chain {
         Chain {
             blocks: Vec::new(),
-            sets: vec![1],
+            sets: vec![first],
+            part: SlotPart::default(),
         }
-        .grown(length, change, mark)
+    }
+
+    pub(super) fn new(length: u64, change: u64, mark: u64) -> Chain {
+        Chain::empty(1).grown(length, change, mark)
+    }
+
+    /// Blocks of a third of a megabyte each.
+    pub(super) fn heavy(length: u64) -> Chain {
+        let mut chain = Chain::empty(1);
+        let body = AttestationBody {
+            era: Era(0),
+            slot: Slot(0),
+            base: BlockId::default(),
+            supports: Branch(0),
+            attester: MasternodeId::default(),
+            present: Bitmap::new(4_096),
+        };
+        let signature = Signature([0; 64]);
+        let many = vec![Attestation { body, signature }; 512];
+        chain.part.attestations = many.try_into().unwrap();
+        chain.grown(length, 1_000, 0)
     }
 
     pub(super) fn grown(mut self, length: u64, change: u64, mark: u64) -> Chain {
+        let root = match self.part.is_empty() {
+            true => Hash::ZERO,
+            false => slot_root(&self.part),
+        };
         for height in self.blocks.len() as u64 + 1..=length {
             let first = self.sets[height as usize - 1];
             let next = if height % change == 0 {
@@ -90,7 +117,7 @@ impl Chain {
                 proposer: MasternodeId::default(),
                 last_commit_hash: Commit::default().hash(),
                 tx_root: crate::types::block::tx_root([]),
-                slot_root: Hash::ZERO,
+                slot_root: root,
                 validators_hash: set(first).hash(),
                 next_validators_hash: set(next).hash(),
                 state_root: Hash::ZERO,
@@ -101,7 +128,7 @@ impl Chain {
             let block = Block {
                 header,
                 last_commit: Commit::default(),
-                slot_part: SlotPart::default(),
+                slot_part: self.part.clone(),
                 transactions: Default::default(),
             };
             self.blocks.push((Arc::new(block), certificate));
@@ -245,11 +272,7 @@ impl Sim {
     pub(super) fn new(chain: Chain, habits: Vec<Habit>, seed: u64) -> Sim {
         let mut rng = Rng::new(seed);
         let delays = habits.iter().map(|_| 200 + rng.below(300_000)).collect();
-        let stranger = Chain {
-            blocks: Vec::new(),
-            sets: vec![9],
-        };
-        let stranger = stranger.grown(chain.height().min(40), 1_000, 5);
+        let stranger = Chain::empty(9).grown(chain.height().min(40), 1_000, 5);
         let sync = Machine::new(CHAIN, chain.applied(0));
         let mut sim = Sim {
             chain,

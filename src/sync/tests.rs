@@ -3,9 +3,9 @@
 
 use super::testkit::*;
 use super::*;
-use crate::types::bitmap::Bitmap;
 use crate::types::ids::*;
 use proptest::prelude::*;
+use std::collections::VecDeque;
 
 #[test]
 fn a_node_that_was_away_fetches_from_three_peers_at_once() {
@@ -214,32 +214,43 @@ fn an_answer_is_bounded_by_count_and_ends_where_the_chain_ends() {
 
 #[test]
 fn an_answer_ends_with_the_block_that_reaches_its_bytes() {
-    struct Big(Arc<Block>, Certificate);
-    impl BlockReader for Big {
-        type Error = ();
-        fn certified(&self, _: Height) -> Result<Option<(Arc<Block>, Certificate)>, ()> {
-            Ok(Some((self.0.clone(), self.1.clone())))
-        }
-    }
-    let chain = Chain::new(1, 1_000, 0);
-    let (block, certificate) = chain.blocks[0].clone();
-    let mut block = (*block).clone();
-    let attestation = crate::types::masternode::Attestation {
-        body: crate::types::masternode::AttestationBody {
-            era: Era(0),
-            slot: Slot(0),
-            base: BlockId::default(),
-            supports: Branch(0),
-            attester: MasternodeId::default(),
-            present: Bitmap::new(4_096),
-        },
-        signature: crate::crypto::keys::Signature([0; 64]),
-    };
-    let many = vec![attestation; 512];
-    block.slot_part.attestations = many.try_into().unwrap();
-    let size = serve::counted_size(&block, &certificate);
-    let found = answer(&Big(Arc::new(block), certificate), Height(1), 64).unwrap();
+    let chain = Chain::heavy(20);
+    let (block, certificate) = &chain.blocks[0];
+    let size = serve::counted_size(block, certificate);
+    let found = answer(&chain, Height(1), 64).unwrap();
     assert_eq!(found.len(), SYNC_ANSWER_BYTES.div_ceil(size));
+}
+
+#[test]
+fn memory_is_bounded_while_the_ledger_stands_still() {
+    let chain = Chain::heavy(SYNC_WINDOW_BYTES as u64 / 250_000);
+    let mut sync = Machine::new(CHAIN, chain.applied(0));
+    for peer in 0..5 {
+        let height = Height(chain.height());
+        sync.handle(now(1), Input::Position { peer, height });
+    }
+    let mut arriving = VecDeque::new();
+    loop {
+        while let Some(effect) = sync.effect() {
+            if let Effect::Request { peer, from, count } = effect {
+                let found = answer(&chain, from, count).unwrap();
+                arriving.extend(found.into_iter().map(|(block, certificate)| Input::Block {
+                    peer,
+                    block,
+                    certificate,
+                }));
+            }
+        }
+        let Some(input) = arriving.pop_front() else {
+            break;
+        };
+        sync.handle(now(2), input);
+        let held = sync.progress(now(2)).held_bytes;
+        assert!(held <= SYNC_WINDOW_BYTES, "B2: 64 MB in flight");
+    }
+    let end = sync.progress(now(2));
+    assert!(end.held_bytes + 2 * SYNC_RESERVE_BYTES > SYNC_WINDOW_BYTES);
+    assert_eq!(end.requests, 0, "it waits, and asks for nothing more");
 }
 
 fn habit() -> impl Strategy<Value = Habit> {

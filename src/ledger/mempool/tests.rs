@@ -99,7 +99,7 @@ fn orphans_are_bounded_by_count_and_time_and_the_oldest_goes() {
     let mut world = roomy();
     let orphan = |i: u64| {
         let txid = Txid(Hash([200; 32]));
-        let vout = i as u32;
+        let vout = 1 + i as u32;
         spend(&[(OutPoint { txid, vout }, COIN)], 1, 5_000)
     };
     for i in 0..=ORPHAN_COUNT_MAX as u64 {
