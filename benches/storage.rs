@@ -18,9 +18,10 @@ use timecoin::ledger::state::State;
 use timecoin::storage::LedgerStore;
 use timecoin::types::address::{Network, Program};
 use timecoin::types::amount::Amount;
+use timecoin::types::bitmap::Bitmap;
 use timecoin::types::block::{Certificate, Commit};
 use timecoin::types::genesis::{Genesis, GenesisMasternode};
-use timecoin::types::ids::{OutPoint, Round};
+use timecoin::types::ids::{EraRound, OutPoint, Round};
 use timecoin::types::masternode::SlotPart;
 use timecoin::types::params::{ConsensusLimits, Params};
 use timecoin::types::transaction::{
@@ -86,6 +87,15 @@ fn payment(inputs: &[(OutPoint, TxOutput)], to: u64) -> Tx {
     })
 }
 
+/// A commit by the only masternode, in form: its signature is not looked at here.
+fn commit() -> Commit {
+    Commit {
+        at: EraRound::default(),
+        signers: Bitmap::from_ones(1, 0..1),
+        signatures: BoundedVec::take_from([Signature([0; 64])]),
+    }
+}
+
 /// Full blocks one after another.
 fn chain(genesis: &Genesis) -> Vec<DecidedBlock> {
     let (mut state, mut coins) = (State::genesis(genesis), MemoryCoins::genesis(genesis));
@@ -102,7 +112,10 @@ fn chain(genesis: &Genesis) -> Vec<DecidedBlock> {
             round: Round(0),
             proposer: state.leader(Round(0)),
             time: state.earliest(),
-            last_commit: Commit::default(),
+            last_commit: match out.is_empty() {
+                true => Commit::default(),
+                false => commit(),
+            },
             slot_part: SlotPart::default(),
             candidates: candidates.to_vec(),
         };
@@ -114,7 +127,7 @@ fn chain(genesis: &Genesis) -> Vec<DecidedBlock> {
             certificate: Certificate {
                 height: block.header.height,
                 block: block.id(),
-                commit: Commit::default(),
+                commit: commit(),
             },
             block: Arc::new(block),
             delta: Arc::new(delta),
