@@ -28,6 +28,8 @@ pub(crate) mod testkit;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_churn;
+#[cfg(test)]
 mod tests_golden;
 #[cfg(test)]
 mod tests_prop;

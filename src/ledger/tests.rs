@@ -415,3 +415,17 @@ fn history_root_is_the_range_over_all_block_ids() {
         ids.push(block.id());
     }
 }
+
+#[test]
+fn a_commit_is_never_of_a_round_before_the_parents_first_proposal() {
+    let mut net = net();
+    net.block(vec![]);
+    let mut input = net.input(net.state.earliest(), 1, vec![]);
+    input.last_commit.at.round = Round(0);
+    let early = build(&net.coins, &net.state, input).unwrap_err();
+    assert_eq!(
+        early,
+        BuildError::Invalid(Invalid::LastCommitRound),
+        "B5: a certificate's round is >= header.round"
+    );
+}

@@ -276,3 +276,39 @@ fn a_branch_is_adopted_after_the_window_and_the_delay() {
         "L15: too old, says so"
     );
 }
+
+#[test]
+fn evidence_ends_with_unbonding() {
+    let mut genesis = genesis(&[1_000, 2_000, 3_000, 4_000], 6);
+    genesis.params.unbonding = 3;
+    let mut net = Net::new(genesis);
+    net.slot_block(vec![]);
+    let offence = net.double_vote(net.id(0), OPERATOR, Height(1));
+    let kept = |net: &Net| {
+        let mut input = net.input(net.next_slot(), 0, vec![]);
+        input.slot_part.evidence = BoundedVec::take_from([offence.clone()]);
+        let (block, _) = build(&net.coins, &net.state, input).unwrap();
+        !block.slot_part.evidence.is_empty()
+    };
+    net.slot_block(vec![]);
+    net.slot_block(vec![]);
+    assert!(
+        kept(&net),
+        "M7: three slot blocks later is within unbonding"
+    );
+    net.slot_block(vec![]);
+    assert!(!kept(&net), "M7: four are not");
+}
+
+#[test]
+fn who_is_slashed_earns_nothing_in_that_slot() {
+    let mut net = net(&[1_000, 2_000, 3_000, 4_000]);
+    net.block(vec![net.pay(HOLDER, HOLDER, 50_000)]);
+    let mut input = net.input(net.next_slot(), 0, vec![]);
+    input.slot_part = net.all_attest(input.time, &[]);
+    let offence = net.double_vote(net.id(3), OPERATOR + 3, Height(1));
+    input.slot_part.evidence = BoundedVec::take_from([offence]);
+    net.step(input);
+    assert_eq!(entry(&net, &net.id(3)).accrued.0, 0, "B5.5");
+    assert!(entry(&net, &net.id(2)).accrued.0 > 0);
+}

@@ -368,6 +368,12 @@ fn the_absent_are_jailed_within_the_floor_and_return() {
         5,
         "M5: S/3 of 4,000 lets one of 1,000 in"
     );
+    net.slot_block(vec![]);
+    assert_eq!(
+        net.state.validators.len(),
+        5,
+        "M4: an unattested slot returns nobody, also not from the queue"
+    );
     net.attested(&[], vec![]);
     assert_eq!(net.state.validators.len(), 6);
 }

@@ -13,7 +13,7 @@ use crate::types::amount::Amount;
 use crate::types::ids::*;
 use crate::types::transaction::{Tx, TxKind, TxOutput};
 use crate::types::validators::ValidatorSet;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Coins as the block has changed them so far (L9).
@@ -23,8 +23,6 @@ struct BlockCoins<'a> {
     created: BTreeMap<OutPoint, Coin>,
     /// There before this block, and spent in it.
     spent: BTreeMap<OutPoint, Coin>,
-    /// Made and spent in this block.
-    passing: BTreeSet<OutPoint>,
 }
 
 impl CoinView for BlockCoins<'_> {
@@ -32,7 +30,8 @@ impl CoinView for BlockCoins<'_> {
         if let Some(coin) = self.created.get(outpoint) {
             return Ok(Some(*coin));
         }
-        if self.spent.contains_key(outpoint) || self.passing.contains(outpoint) {
+        // What this block made and spent is in neither map, and the view never had it.
+        if self.spent.contains_key(outpoint) {
             return Ok(None);
         }
         self.view.coin(outpoint)
@@ -86,7 +85,6 @@ impl<'a> Work<'a> {
                 view,
                 created: BTreeMap::new(),
                 spent: BTreeMap::new(),
-                passing: BTreeSet::new(),
             },
             supply: base.tip.supply,
             // Only slot blocks touch these two.
@@ -170,9 +168,7 @@ impl<'a> Work<'a> {
         self.admit(tx, false)?;
         self.supply.pot = pot;
         for (outpoint, coin) in tx.body().inputs.iter().zip(spend.spent) {
-            if self.coins.created.remove(outpoint).is_some() {
-                self.coins.passing.insert(*outpoint);
-            } else {
+            if self.coins.created.remove(outpoint).is_none() {
                 self.coins.spent.insert(*outpoint, coin);
             }
         }
@@ -224,9 +220,9 @@ impl<'a> Work<'a> {
             .collect();
         let spent: CoinList = std::mem::take(&mut self.coins.spent).into_iter().collect();
         let value = |list: &CoinList| Amount::sum(list.iter().map(|(_, c)| c.output.value));
-        let coins = base.tip.coins;
-        let coins = value(&created).and_then(|made| coins.plus(made));
-        let coins = value(&spent).and_then(|gone| coins.and_then(|c| c.minus(gone)));
+        // What goes is part of what was there; taken first, no sum exceeds what was ever issued.
+        let rest = value(&spent).and_then(|gone| base.tip.coins.minus(gone));
+        let coins = rest.and_then(|rest| value(&created).and_then(|made| rest.plus(made)));
         let coin_count = base.tip.coin_count + created.len() as u64;
         let (registry, validators, slots, branch) = if self.is_slot_block {
             let branch = self.slots.branch_after(base.tip.branch);
