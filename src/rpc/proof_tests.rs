@@ -102,9 +102,19 @@ fn set(first: u64, n: u64) -> ValidatorSet {
 }
 
 fn certify(genesis: &Genesis, header: &Header, set: &ValidatorSet, signers: usize) -> Certificate {
+    certify_in(header.round, genesis, header, set, signers)
+}
+
+fn certify_in(
+    round: Round,
+    genesis: &Genesis,
+    header: &Header,
+    set: &ValidatorSet,
+    signers: usize,
+) -> Certificate {
     let at = EraRound {
         era: header.era,
-        round: header.round,
+        round,
     };
     let body = VoteBody {
         step: VoteStep::Precommit,
@@ -237,8 +247,7 @@ fn changes_of_the_set_lead_from_the_genesis_to_the_block() {
     refuse(
         &|p| {
             p.header.round = Round(2);
-            p.certificate = certify(&genesis, &p.header, &p.validators, 5);
-            p.certificate.commit.at.round = Round(1);
+            p.certificate = certify_in(Round(1), &genesis, &p.header, &p.validators, 5);
         },
         "a certificate's round is not before the proposal's",
     );
