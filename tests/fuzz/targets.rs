@@ -2,7 +2,12 @@
 
 use timecoin::net::{Class, FrameDecoder, FrameRule, HttpLimits, HttpParser, Parsed};
 use timecoin::p2p::messages::Message;
+use timecoin::rpc::args::Args;
+use timecoin::rpc::envelope::{self, Body};
+use timecoin::rpc::proof::{Proof, Step};
+use timecoin::rpc::registry;
 use timecoin::types::address::{Network, Program};
+use timecoin::types::codec;
 use timecoin::types::genesis::Genesis;
 
 /// Decodes, panics if a property does not hold, answers whether the input is worth keeping.
@@ -27,6 +32,9 @@ pub fn targets() -> Vec<Target> {
     all.push(http());
     all.push(genesis());
     all.push(address());
+    all.push(rpc_body());
+    all.push(raw_transaction());
+    all.push(proof());
     all
 }
 
@@ -223,6 +231,116 @@ fn address() -> Target {
                 }
             }
             accepted
+        }),
+    }
+}
+
+/// A JSON-RPC body: its calls find their arguments or an error, and every answer is JSON with the id that was sent.
+fn rpc_body() -> Target {
+    fn judge(parsed: envelope::Parsed) -> bool {
+        let (header, outcome) = match parsed {
+            Ok(call) => {
+                let args = registry::find(&call.method).map(|spec| Args::new(spec, call.params));
+                let outcome = match args {
+                    Some(Err(error)) => Err(error),
+                    Some(Ok(_)) | None => Ok(serde_json::Value::Null),
+                };
+                (call.header, outcome)
+            }
+            Err(fault) => {
+                let (header, error) = *fault;
+                (header, Err(error))
+            }
+        };
+        let accepted = outcome.is_ok();
+        let answer = envelope::encode(&header, outcome);
+        let answer: serde_json::Value = serde_json::from_slice(&answer).expect("answers are JSON");
+        let id = header.id.unwrap_or_default();
+        assert_eq!(answer["id"], id, "the id comes back as it was");
+        accepted
+    }
+    Target {
+        name: "rpc body".into(),
+        seeds: texts(&[
+            r#"{"id":1,"method":"getblock","params":["00",2]}"#,
+            r#"{"jsonrpc":"2.0","id":"x","method":"gettxout","params":{"txid":"00","n":1}}"#,
+            r#"[{"method":"uptime"},{"jsonrpc":"2.0","method":"help","params":{"args":["stop"]}}]"#,
+        ]),
+        words: &[
+            "\"jsonrpc\":\"2.0\",",
+            "\"id\":",
+            "\"params\":[",
+            "{}",
+            "[[[[",
+            "null",
+            "1e5",
+            "\\u0000",
+            "\"args\":[",
+        ],
+        judge: Box::new(|input| match envelope::parse(input, 4) {
+            Ok(Body::Single(call)) => judge(call),
+            Ok(Body::Batch(calls)) => calls.into_iter().map(judge).all(|ok| ok),
+            Err(_) => false,
+        }),
+    }
+}
+
+/// A transaction as callers send it: hex of its one encoding.
+fn raw_transaction() -> Target {
+    let seeds = (40..60).map(|size| "00".repeat(size).into_bytes());
+    Target {
+        name: "raw transaction".into(),
+        seeds: seeds.collect(),
+        words: &["00", "01", "ff", "0100000000000000"],
+        judge: Box::new(|input| {
+            let Ok(text) = std::str::from_utf8(input) else {
+                return false;
+            };
+            let Ok(tx) = timecoin::rpc::methods::transactions::decode(text) else {
+                return false;
+            };
+            let again = timecoin::base::hex::encode(&codec::encode(&tx));
+            assert_eq!(again, text.to_lowercase(), "one value, one encoding");
+            true
+        }),
+    }
+}
+
+/// A finality proof as JSON: what is read is written back to the same proof.
+fn proof() -> Target {
+    fn zeros<T: serde::de::DeserializeOwned>() -> T {
+        let found = (0..2_000).find_map(|size| codec::decode(&vec![0; size], 4_096).ok());
+        found.expect("zeros of some length are a value")
+    }
+    let step = || Step {
+        header: zeros(),
+        certificate: zeros(),
+        next: zeros(),
+    };
+    let first = Proof {
+        chain: zeros(),
+        txid: zeros(),
+        wtxid: zeros(),
+        merkle: zeros(),
+        header: zeros(),
+        certificate: zeros(),
+        validators: zeros(),
+        steps: vec![step()],
+    };
+    Target {
+        name: "finality proof".into(),
+        seeds: vec![first.to_json().to_string().into_bytes()],
+        words: &["\"steps\":[", "0", "ff", ",", "}", "\"", " "],
+        judge: Box::new(|input| {
+            let Ok(text) = std::str::from_utf8(input) else {
+                return false;
+            };
+            let Ok(proof) = Proof::from_json(text) else {
+                return false;
+            };
+            let again = Proof::from_json(&proof.to_json().to_string());
+            assert_eq!(again.as_ref(), Ok(&proof), "written and read back");
+            true
         }),
     }
 }
