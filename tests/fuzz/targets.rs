@@ -279,7 +279,7 @@ fn rpc_body() -> Target {
         ],
         judge: Box::new(|input| match envelope::parse(input, 4) {
             Ok(Body::Single(call)) => judge(call),
-            Ok(Body::Batch(calls)) => calls.into_iter().map(judge).all(|ok| ok),
+            Ok(Body::Batch(calls)) => calls.into_iter().fold(true, |ok, call| judge(call) & ok),
             Err(_) => false,
         }),
     }
