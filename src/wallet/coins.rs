@@ -38,6 +38,16 @@ pub struct CoinSet {
 }
 
 impl CoinSet {
+    /// The set of confirmed coins of a snapshot, built at once: a wallet of 100,000 coins must not delay a start.
+    pub fn from_snapshot(coins: impl Iterator<Item = (OutPoint, OwnCoin)>) -> CoinSet {
+        let coins: BTreeMap<OutPoint, OwnCoin> = coins.take(COIN_COUNT_MAX).collect();
+        let by_value = coins.iter().map(|(o, coin)| (coin.output.value, *o));
+        CoinSet {
+            free_confirmed: by_value.collect(),
+            coins,
+            ..CoinSet::default()
+        }
+    }
     /// Adds a coin, or confirms one that was unconfirmed. Above [`COIN_COUNT_MAX`] it is only counted.
     pub fn add(&mut self, outpoint: OutPoint, coin: OwnCoin) {
         if self.coins.len() >= COIN_COUNT_MAX && !self.coins.contains_key(&outpoint) {

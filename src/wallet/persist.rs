@@ -10,7 +10,7 @@
 
 use super::addresses::{AddressBook, ChainNodes};
 use super::api::{Keys, Wallet};
-use super::coins::{COIN_COUNT_MAX, OwnCoin};
+use super::coins::{COIN_COUNT_MAX, CoinSet, OwnCoin};
 use super::error::WalletError;
 use super::files::{self, Kind, Sync};
 use super::history::History;
@@ -206,17 +206,17 @@ impl Wallet {
             Err(other) => return Err(other),
         };
         if let Some(snapshot) = snapshot {
-            for (outpoint, output, height, coinbase) in snapshot.coins {
+            let coins = snapshot.coins.into_iter();
+            let own = |(outpoint, output, height, coinbase)| {
                 let height = Some(height);
-                self.coins.add(
-                    outpoint,
-                    OwnCoin {
-                        output,
-                        height,
-                        coinbase,
-                    },
-                );
-            }
+                let coin = OwnCoin {
+                    output,
+                    height,
+                    coinbase,
+                };
+                (outpoint, coin)
+            };
+            self.coins = CoinSet::from_snapshot(coins.map(own));
             self.synced = Some(snapshot.height);
         }
         Ok(())

@@ -70,7 +70,7 @@ fn status_text(whole: &Value, client: &Client, now_ms: u64) -> String {
     let tip_ms = chain["time"].as_u64().map(|s| s * 1_000);
     let age = tip_ms.map_or("-".to_owned(), |t| seconds(now_ms.saturating_sub(t)));
     let at = format!(
-        "height {}, round {}, {}: waits for {}",
+        "height {}, round {}, {}\nwaiting for {}",
         show(&consensus["height"]),
         show(&consensus["round"]),
         show(&consensus["step"]),

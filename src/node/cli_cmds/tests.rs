@@ -216,7 +216,7 @@ fn status_says_what_the_network_waits_for_and_fails_when_unhealthy() {
     let (exit, text) = run_line(&line("status"), true);
     assert_eq!(exit, Exit::Failure, "an unhealthy node");
     for part in [
-        "waits for a quorum: 2 of 4",
+        "waiting for a quorum: 2 of 4",
         "height 12",
         "2000 of 4000",
         "quorum: none for 12 s",
