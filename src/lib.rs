@@ -15,6 +15,7 @@ pub mod node;
 pub mod p2p;
 pub mod replica;
 pub mod rpc;
+pub mod sim;
 pub mod storage;
 pub mod sync;
 pub mod types;

@@ -13,6 +13,7 @@ use crate::replica::height::{HeightWork, Work};
 use crate::replica::io::*;
 use crate::replica::machine::Replica;
 use crate::replica::record::Record;
+use crate::sync::DELIVERED_COUNT_MAX;
 use crate::types::block::{Block, Certificate, Commit, slot_root};
 use crate::types::ids::*;
 use crate::types::masternode::SlotPart;
@@ -411,7 +412,15 @@ impl Replica {
         view: &dyn CoinView,
     ) -> Result<(), ViewError> {
         let id = certificate.block;
-        if certificate.height != self.height.height() || self.halted.is_some() || block.id() != id {
+        if self.halted.is_some() || block.id() != id {
+            return Ok(());
+        }
+        let (height, own) = (certificate.height, self.height.height());
+        if height != own {
+            // The next blocks come while this one's signatures are being checked, and they come only once.
+            if height > own && height.0 - own.0 < DELIVERED_COUNT_MAX as u64 {
+                self.synced_ahead.insert(height, (block, certificate));
+            }
             return Ok(());
         }
         self.height
@@ -421,6 +430,15 @@ impl Replica {
             Some(Work::Valid(..) | Work::Checking(..) | Work::Invalid(_)) => self.settle(now, view),
             _ => self.judge(now, id, block, view),
         }
+    }
+
+    /// Goes on with blocks that were delivered before their turn.
+    pub(super) fn take_synced(&mut self, now: Now, view: &dyn CoinView) -> Result<(), ViewError> {
+        self.synced_ahead = self.synced_ahead.split_off(&self.height.height());
+        while let Some((block, certificate)) = self.synced_ahead.remove(&self.height.height()) {
+            self.synced(now, block, certificate, view)?;
+        }
+        Ok(())
     }
 
     /// Decides the height if certificate and valid block are both there; halts if a certified block is invalid (S10).

@@ -15,6 +15,7 @@ use crate::replica::guard::Guard;
 use crate::replica::height::HeightWork;
 use crate::replica::io::*;
 use crate::replica::peers::Peers;
+use crate::types::block::{Block, Certificate};
 use crate::types::ids::*;
 use crate::types::masternode::Evidence;
 use crate::types::vote::Vote;
@@ -66,7 +67,7 @@ pub struct Replica {
     /// The newest decided block, for peers that are one height behind.
     pub(super) last: Option<Arc<DecidedBlock>>,
     /// The certificate of the newest decided block: last_commit of the next one.
-    pub(super) last_certificate: Option<crate::types::block::Certificate>,
+    pub(super) last_certificate: Option<Certificate>,
     pub(super) mempool: Mempool,
     pub(super) first_seen: BTreeMap<Txid, MonoUs>,
     pub(super) peers: Peers,
@@ -79,6 +80,8 @@ pub struct Replica {
     pub(super) evidence: BTreeMap<MasternodeId, Evidence>,
     pub(super) ahead: VecDeque<(PeerId, Message, ReadAt)>,
     pub(super) ahead_bytes: usize,
+    /// Blocks that the sync machine delivered ahead of the one whose signatures are being checked.
+    pub(super) synced_ahead: BTreeMap<Height, (Block, Verified<Certificate>)>,
     pub(super) requested: BTreeMap<Wtxid, MonoUs>,
     pub(super) pushes: Vec<crate::types::transaction::Tx>,
     pub(super) verify: Vec<(Item, Vec<Check>)>,
@@ -114,6 +117,7 @@ impl Replica {
             evidence: BTreeMap::new(),
             ahead: VecDeque::new(),
             ahead_bytes: 0,
+            synced_ahead: BTreeMap::new(),
             requested: BTreeMap::new(),
             pushes: Vec::new(),
             verify: Vec::new(),
@@ -178,6 +182,7 @@ impl Replica {
     fn progress(&mut self, now: Now, view: &dyn CoinView) -> Result<(), ViewError> {
         self.clock.check(now, &self.state.validators);
         self.fire_timers(now, view)?;
+        self.take_synced(now, view)?;
         self.revive(now, view)?;
         self.maybe_begin(now, view)?;
         self.maybe_build(now, view)?;

@@ -1,0 +1,363 @@
+//! What must hold at every step (protocol.md, I1-I6, S6, L10), asked from outside: the checker sees what nodes say, what
+//! stands on their disks at that moment, and what they decide. It never influences a run.
+
+use crate::crypto::verify::verify_all;
+use crate::ledger::decided::DecidedBlock;
+use crate::ledger::state::State;
+use crate::p2p::messages::Message;
+use crate::replica::record::Record;
+use crate::sim::disk::{LedgerDisk, SignerDisk};
+use crate::types::genesis::Genesis;
+use crate::types::ids::*;
+use crate::types::transaction::TxKind;
+use crate::types::validators::ValidatorSet;
+use crate::types::vote::{SignedProposal, Vote, VoteStep};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// A signed position of one masternode.
+type At = (Era, Height, Round, u8);
+
+struct Decided {
+    block: BlockId,
+    state_root: crate::crypto::hash::Hash,
+    time: crate::base::time::WallMs,
+}
+
+/// What one masternode has said.
+#[derive(Default)]
+struct Said {
+    messages: BTreeMap<At, (Option<BlockId>, Option<EraRound>)>,
+    highest: Option<At>,
+    /// Highest precommit for a block, by height.
+    locks: BTreeMap<Height, (BlockId, EraRound)>,
+}
+
+/// The checker of one run.
+pub struct Checker {
+    chain: ChainId,
+    decided: BTreeMap<Height, Decided>,
+    sets: BTreeMap<Height, Arc<ValidatorSet>>,
+    certificates: BTreeSet<(Height, Vec<u8>)>,
+    unspent: BTreeSet<OutPoint>,
+    said: BTreeMap<MasternodeId, Said>,
+    /// Height at which each transaction became final.
+    pub finals: BTreeMap<Txid, Height>,
+    /// By node: height reported as decided.
+    pub heights: Vec<Height>,
+    /// Whether what leaves is compared with the disk it must be on.
+    pub check_disks: bool,
+}
+
+/// A broken rule.
+pub type Broken = Result<(), String>;
+
+fn ensure(holds: bool, text: impl FnOnce() -> String) -> Broken {
+    if holds { Ok(()) } else { Err(text()) }
+}
+
+fn step_of(step: VoteStep) -> u8 {
+    match step {
+        VoteStep::Prevote => 1,
+        VoteStep::Precommit => 2,
+    }
+}
+
+impl Checker {
+    /// A checker of a new network.
+    pub fn new(genesis: &Genesis, nodes: usize) -> Checker {
+        let state = State::genesis(genesis);
+        Checker {
+            chain: genesis.chain_id(),
+            decided: BTreeMap::new(),
+            sets: BTreeMap::from([(Height(1), state.validators.clone())]),
+            certificates: BTreeSet::new(),
+            unspent: genesis.coins().into_iter().map(|(o, _)| o).collect(),
+            said: BTreeMap::new(),
+            finals: BTreeMap::new(),
+            heights: vec![Height(0); nodes],
+            check_disks: true,
+        }
+    }
+
+    /// The greatest height that anybody decided.
+    pub fn tip(&self) -> Height {
+        self.decided.last_key_value().map_or(Height(0), |(h, _)| *h)
+    }
+
+    /// The block decided at a height.
+    pub fn block_at(&self, height: Height) -> Option<BlockId> {
+        self.decided.get(&height).map(|d| d.block)
+    }
+
+    /// A node reports a decision.
+    pub fn on_decided(&mut self, node: usize, decided: &DecidedBlock) -> Broken {
+        let (block, certificate) = (&decided.block, &decided.certificate);
+        let (height, id) = (certificate.height, block.id());
+        ensure(
+            certificate.block == id && block.header.height == height,
+            || format!("node {node} decided {height} with a certificate of another block"),
+        )?;
+        ensure(height == self.heights[node].next(), || {
+            format!("node {node} decided {height} after {}", self.heights[node])
+        })?;
+        self.heights[node] = height;
+        self.certificate(height, decided)?;
+        if let Some(first) = self.decided.get(&height) {
+            ensure(first.block == id, || {
+                format!(
+                    "AGREEMENT: node {node} decided {id} at {height}, another node {}",
+                    first.block
+                )
+            })?;
+            return ensure(first.state_root == decided.delta.after.root(), || {
+                format!("node {node} has another state root at {height}")
+            });
+        }
+        self.first(height, id, decided)
+    }
+
+    fn certificate(&mut self, height: Height, decided: &DecidedBlock) -> Broken {
+        let bytes = crate::types::codec::encode(&decided.certificate);
+        if !self.certificates.insert((height, bytes)) {
+            return Ok(());
+        }
+        let set = self
+            .sets
+            .get(&height)
+            .ok_or("a decision without a parent")?;
+        let branch = decided.block.header.branch;
+        let checks = decided.certificate.checks(self.chain, branch, set);
+        let checks = checks.map_err(|e| format!("certificate of {height}: {e}"))?;
+        ensure(verify_all(&checks), || {
+            format!("certificate of {height} does not verify")
+        })
+    }
+
+    fn first(&mut self, height: Height, id: BlockId, decided: &DecidedBlock) -> Broken {
+        let (header, after) = (&decided.block.header, &decided.delta.after);
+        let parent = height
+            .0
+            .checked_sub(1)
+            .map(Height)
+            .and_then(|h| self.decided.get(&h));
+        if let Some(parent) = parent {
+            ensure(header.parent == parent.block, || {
+                format!("{height} does not follow its parent")
+            })?;
+            ensure(header.time > parent.time, || {
+                format!("time stands still at {height}")
+            })?;
+        }
+        let root = after.root();
+        ensure(header.state_root == root, || {
+            format!("L11: state root of {height}")
+        })?;
+        ensure(after.supply_adds_up(), || {
+            format!("L10: supply at {height}")
+        })?;
+        for tx in decided.block.transactions.iter() {
+            for spent in tx.body().inputs.iter() {
+                ensure(self.unspent.remove(spent), || {
+                    format!(
+                        "{} at {height} spends {spent}, which is spent or never was",
+                        tx.txid
+                    )
+                })?;
+            }
+            let from = usize::from(tx.body().kind == TxKind::Register);
+            for vout in from..tx.body().outputs.len() {
+                self.unspent.insert(tx.outpoint(vout as u32));
+            }
+            ensure(self.finals.insert(tx.txid, height).is_none(), || {
+                format!("{} is in two blocks", tx.txid)
+            })?;
+        }
+        self.sets.insert(height.next(), after.validators.clone());
+        let (state_root, time) = (root, header.time);
+        let fresh = Decided {
+            block: id,
+            state_root,
+            time,
+        };
+        self.decided.insert(height, fresh);
+        Ok(())
+    }
+
+    /// An honest node starts again from its disks: its heights go back to what it decides anew.
+    pub fn on_start(&mut self, node: usize, height: Height) -> Broken {
+        self.heights[node] = height;
+        Ok(())
+    }
+
+    /// An honest node with this key lets a frame out.
+    pub fn on_send(
+        &mut self,
+        me: MasternodeId,
+        message: &Message,
+        disks: (&SignerDisk, &LedgerDisk),
+        amnesic: bool,
+    ) -> Broken {
+        match message {
+            Message::Votes(votes) => {
+                let own = votes.iter().filter(|v| v.voter == me);
+                own.into_iter()
+                    .try_for_each(|vote| self.vote(me, vote, disks, amnesic))
+            }
+            Message::Proposal(p) if p.signed.proposer == me => {
+                self.proposal(me, &p.signed, disks, amnesic)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn say(
+        &mut self,
+        me: MasternodeId,
+        at: At,
+        what: (Option<BlockId>, Option<EraRound>),
+        amnesic: bool,
+    ) -> Result<bool, String> {
+        let said = self.said.entry(me).or_default();
+        match said.messages.get(&at) {
+            Some(before) if *before == what => return Ok(false),
+            Some(_) if amnesic => return Ok(false),
+            Some(before) => {
+                return Err(format!("I1: {me} signed {before:?} and {what:?} at {at:?}"));
+            }
+            None => {}
+        }
+        ensure(amnesic || said.highest.is_none_or(|h| h < at), || {
+            format!("I2: {me} signs {at:?} after {:?}", said.highest)
+        })?;
+        said.messages.insert(at, what);
+        said.highest = said.highest.max(Some(at));
+        Ok(true)
+    }
+
+    fn vote(
+        &mut self,
+        me: MasternodeId,
+        vote: &Vote,
+        disks: (&SignerDisk, &LedgerDisk),
+        amnesic: bool,
+    ) -> Broken {
+        let body = &vote.body;
+        let at = (body.era, body.height, body.round, step_of(body.step));
+        if !self.say(me, at, (body.block, body.valid_round), amnesic)? || amnesic {
+            return Ok(());
+        }
+        let said = self.said.entry(me).or_default();
+        match (body.step, body.block) {
+            (VoteStep::Prevote, Some(block)) => {
+                if let Some((locked, round)) = said.locks.get(&body.height) {
+                    ensure(body.valid_round >= Some(*round), || {
+                        format!(
+                            "I4: {me} prevotes {block} {:?} at {at:?} while locked on {locked} {round:?}",
+                            body.valid_round
+                        )
+                    })?;
+                }
+            }
+            (VoteStep::Precommit, Some(block)) => {
+                said.locks.insert(body.height, (block, body.at()));
+            }
+            _ => {}
+        }
+        if !self.check_disks {
+            return Ok(());
+        }
+        on_disk(&Record::Vote(vote.clone()), disks)
+            .map_err(|e| format!("I1: {me} at {at:?}: {e}"))?;
+        self.below(me, body.height, disks)?;
+        if let (VoteStep::Precommit, Some(block)) = (body.step, body.block) {
+            let lock = Record::Lock(body.height, block, body.at());
+            let held = disks.0.records.contains_key(&lock.key()) || is_past(body.height, disks);
+            ensure(held, || {
+                format!("I3: {me} precommits {block} at {at:?} without a lock on disk")
+            })?;
+            let prefix = polka_prefix(body.height, body.at(), block);
+            let polka = disks.0.records.contains_key(&prefix) || is_past(body.height, disks);
+            ensure(polka, || {
+                format!("I3: {me} precommits {block} at {at:?} without its polka on disk")
+            })?;
+        }
+        Ok(())
+    }
+
+    fn proposal(
+        &mut self,
+        me: MasternodeId,
+        signed: &SignedProposal,
+        disks: (&SignerDisk, &LedgerDisk),
+        amnesic: bool,
+    ) -> Broken {
+        let body = &signed.body;
+        let at = (body.era, body.height, body.round, 0);
+        if !self.say(me, at, (Some(body.block), body.valid_round), amnesic)?
+            || amnesic
+            || !self.check_disks
+        {
+            return Ok(());
+        }
+        on_disk(&Record::Proposal(signed.clone()), disks)
+            .map_err(|e| format!("I1: {me} at {at:?}: {e}"))?;
+        let block = block_key(body.height, body.block);
+        let held = disks.0.records.contains_key(&block) || is_past(body.height, disks);
+        ensure(held, || {
+            format!("S5: {me} proposes at {at:?} without the block on disk")
+        })?;
+        self.below(me, body.height, disks)
+    }
+
+    /// I6: block and certificate of the height below are on disk.
+    fn below(&self, me: MasternodeId, height: Height, disks: (&SignerDisk, &LedgerDisk)) -> Broken {
+        let below = Height(height.0.saturating_sub(1));
+        if below.0 == 0 || disks.1.state.height() >= below {
+            return Ok(());
+        }
+        let certificate = disks.0.records.contains_key(&height_key(b'c', below));
+        let block = self
+            .block_at(below)
+            .is_some_and(|id| disks.0.records.contains_key(&block_key(below, id)));
+        ensure(certificate && block, || {
+            format!("I6: {me} speaks at {height}, {below} is not on its disks")
+        })
+    }
+}
+
+fn is_past(height: Height, disks: (&SignerDisk, &LedgerDisk)) -> bool {
+    disks.1.state.height() >= height
+}
+
+fn on_disk(record: &Record, disks: (&SignerDisk, &LedgerDisk)) -> Broken {
+    let height = match record {
+        Record::Vote(v) => v.body.height,
+        Record::Proposal(p) => p.body.height,
+        _ => Height(0),
+    };
+    let held = disks.0.records.get(&record.key()) == Some(&record.value());
+    ensure(held || is_past(height, disks), || {
+        "said before it was durable".into()
+    })
+}
+
+fn height_key(kind: u8, height: Height) -> Vec<u8> {
+    let mut key = vec![kind];
+    key.extend_from_slice(&height.0.to_be_bytes());
+    key
+}
+
+fn block_key(height: Height, block: BlockId) -> Vec<u8> {
+    let mut key = height_key(b'b', height);
+    key.extend_from_slice(&block.0.0);
+    key
+}
+
+fn polka_prefix(height: Height, at: EraRound, block: BlockId) -> Vec<u8> {
+    let mut key = height_key(b'p', height);
+    key.extend_from_slice(&at.era.0.to_be_bytes());
+    key.extend_from_slice(&at.round.0.to_be_bytes());
+    key.extend_from_slice(&block.0.0);
+    key
+}

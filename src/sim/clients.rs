@@ -1,0 +1,111 @@
+//! Clients: each holder spends its one coin again and again, paying itself, and sends a payment anew until it is final.
+
+use crate::base::bounded::{BoundedBytes, BoundedVec};
+use crate::base::rng::Rng;
+use crate::sim::kit::{HOLDING, Role, key, program};
+use crate::types::amount::Amount;
+use crate::types::genesis::Genesis;
+use crate::types::ids::*;
+use crate::types::transaction::*;
+use std::collections::BTreeMap;
+
+/// Fee of each payment, 10^-8 TIME.
+pub const FEE: u64 = 50_000;
+
+/// One holder.
+struct Holder {
+    coin: (OutPoint, TxOutput),
+    pending: Option<(Tx, u64)>,
+}
+
+/// All clients of a run.
+pub struct Clients {
+    chain: ChainId,
+    holders: Vec<Holder>,
+    rng: Rng,
+    /// Payments made so far.
+    pub made: u64,
+    /// Payments that became final.
+    pub settled: u64,
+    /// Time from submission to the first finality, µs.
+    pub finality: Vec<u64>,
+}
+
+/// A transfer of `coin`, held by holder `i`, that leaves `value` to holder `to`.
+pub fn transfer(chain: ChainId, i: usize, coin: (OutPoint, TxOutput), to: usize, memo: u64) -> Tx {
+    let value = Amount(coin.1.value.0.saturating_sub(FEE));
+    let output = TxOutput {
+        value,
+        program: program(Role::Holder, to),
+    };
+    let body = TxBody {
+        version: TX_VERSION,
+        kind: TxKind::Transfer,
+        inputs: BoundedVec::take_from([coin.0]),
+        outputs: BoundedVec::take_from([output]),
+        payload: BoundedBytes::try_from(memo.to_le_bytes().to_vec()).unwrap_or_default(),
+    };
+    let message = body.signature_hash(chain, Branch(0), &[coin.1]);
+    let witness = Witness::Key(key(Role::Holder, i).sign(&message));
+    Tx::new(Transaction {
+        body,
+        witnesses: BoundedVec::take_from([witness]),
+        auth: Auth::new(),
+    })
+}
+
+impl Clients {
+    /// The holders of a genesis made by the kit.
+    pub fn new(seed: u64, genesis: &Genesis) -> Clients {
+        let mut coins: BTreeMap<u32, (OutPoint, TxOutput)> = BTreeMap::new();
+        for (outpoint, output) in genesis.coins() {
+            coins.insert(outpoint.vout, (outpoint, output));
+        }
+        let holders = coins.into_values().filter(|(_, o)| o.value.0 == HOLDING);
+        Clients {
+            chain: genesis.chain_id(),
+            holders: holders
+                .map(|coin| Holder {
+                    coin,
+                    pending: None,
+                })
+                .collect(),
+            rng: Rng::new(seed ^ 0x636c_6965_6e74_7300),
+            made: 0,
+            settled: 0,
+            finality: Vec::new(),
+        }
+    }
+
+    /// A new payment, if a holder is free.
+    pub fn pay(&mut self, now: u64) -> Option<Tx> {
+        let count = self.holders.len() as u64;
+        let first = self.rng.below(count) as usize;
+        let free = (0..self.holders.len()).map(|i| (first + i) % self.holders.len());
+        let i = free
+            .into_iter()
+            .find(|i| self.holders[*i].pending.is_none())?;
+        self.made += 1;
+        let tx = transfer(self.chain, i, self.holders[i].coin, i, self.made);
+        self.holders[i].pending = Some((tx.clone(), now));
+        Some(tx)
+    }
+
+    /// Everything that is not final, for sending again.
+    pub fn pending(&self) -> Vec<Tx> {
+        let waiting = self.holders.iter().filter_map(|h| h.pending.as_ref());
+        waiting.map(|(tx, _)| tx.clone()).collect()
+    }
+
+    /// A transaction has become final.
+    pub fn settle(&mut self, now: u64, txid: &Txid) {
+        for holder in &mut self.holders {
+            if let Some((tx, since)) = holder.pending.take_if(|(tx, _)| tx.txid == *txid) {
+                let output = tx.body().outputs.iter().next().copied();
+                holder.coin = (tx.outpoint(0), output.unwrap_or(holder.coin.1));
+                self.settled += 1;
+                self.finality.push(now - since);
+            }
+        }
+    }
+}

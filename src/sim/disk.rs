@@ -1,0 +1,121 @@
+//! Two virtual disks of a node: its ledger and its signer store. A write becomes durable some time after it was given; a
+//! crash loses what is not durable, save a prefix of it that got through. Batches are atomic, as LMDB transactions are.
+
+use crate::base::rng::Rng;
+use crate::ledger::coins::MemoryCoins;
+use crate::ledger::decided::DecidedBlock;
+use crate::ledger::state::State;
+use crate::replica::io::SignerBatch;
+use crate::sync::BlockReader;
+use crate::types::block::{Block, Certificate};
+use crate::types::genesis::Genesis;
+use crate::types::ids::Height;
+use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
+use std::sync::Arc;
+
+/// The ledger's disk. Blocks of heights 1.. in order.
+pub struct LedgerDisk {
+    /// Coins after the newest durable block.
+    pub coins: MemoryCoins,
+    /// State after it.
+    pub state: State,
+    /// Durable blocks, the first is height 1.
+    pub blocks: Vec<Arc<DecidedBlock>>,
+    /// Given and not durable.
+    pub writing: VecDeque<Arc<DecidedBlock>>,
+    /// When the last of them will be.
+    pub busy_until: u64,
+}
+
+impl LedgerDisk {
+    /// The disk of a new node.
+    pub fn new(genesis: &Genesis) -> LedgerDisk {
+        LedgerDisk {
+            coins: MemoryCoins::genesis(genesis),
+            state: State::genesis(genesis),
+            blocks: Vec::new(),
+            writing: VecDeque::new(),
+            busy_until: 0,
+        }
+    }
+
+    /// The oldest write is durable; its height.
+    pub fn finish_one(&mut self) -> Option<Height> {
+        let decided = self.writing.pop_front()?;
+        self.coins.commit(&decided.delta);
+        self.state = decided.delta.after.clone();
+        self.blocks.push(decided);
+        Some(self.state.height())
+    }
+
+    /// Power is lost: some of the writes under way got through.
+    pub fn crash(&mut self, rng: &mut Rng) {
+        for _ in 0..rng.below(self.writing.len() as u64 + 1) {
+            self.finish_one();
+        }
+        self.writing.clear();
+        self.busy_until = 0;
+    }
+
+    /// The certificate of the newest durable block.
+    pub fn certificate(&self) -> Option<Certificate> {
+        self.blocks.last().map(|d| d.certificate.clone())
+    }
+}
+
+impl BlockReader for LedgerDisk {
+    type Error = Infallible;
+    fn certified(&self, height: Height) -> Result<Option<(Arc<Block>, Certificate)>, Infallible> {
+        let mut all = self.blocks.iter().chain(&self.writing);
+        let found = height.0.checked_sub(1).and_then(|i| all.nth(i as usize));
+        Ok(found.map(|d| (d.block.clone(), d.certificate.clone())))
+    }
+}
+
+/// The signer store's disk.
+#[derive(Default)]
+pub struct SignerDisk {
+    /// Durable records.
+    pub records: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Batches given and not durable.
+    pub writing: VecDeque<(u64, SignerBatch)>,
+    /// When the last of them will be.
+    pub busy_until: u64,
+    /// Why the store is not trusted, if it is not; ends with the renewal of B7 step 5.
+    pub unsure: Option<String>,
+}
+
+impl SignerDisk {
+    /// The oldest batch is durable; its number.
+    pub fn finish_one(&mut self) -> Option<u64> {
+        let (number, batch) = self.writing.pop_front()?;
+        for (key, value) in batch {
+            if key == b"w" {
+                // An unsure node signs nothing: its first high-water mark is that of the renewed store.
+                self.unsure = None;
+            }
+            match value {
+                Some(value) => drop(self.records.insert(key, value)),
+                None => drop(self.records.remove(&key)),
+            }
+        }
+        Some(number)
+    }
+
+    /// Power is lost: some of the writes under way got through.
+    pub fn crash(&mut self, rng: &mut Rng) {
+        for _ in 0..rng.below(self.writing.len() as u64 + 1) {
+            self.finish_one();
+        }
+        self.writing.clear();
+        self.busy_until = 0;
+    }
+
+    /// The store is gone.
+    pub fn lose(&mut self) {
+        self.records.clear();
+        self.writing.clear();
+        self.unsure = Some("the signer store is missing".into());
+    }
+}

@@ -1,0 +1,342 @@
+//! What the threads of a real node do: performing the effects of the machines and carrying inputs between them.
+
+use crate::crypto::verify::Verified;
+use crate::p2p::machine as p2p;
+use crate::p2p::messages::{CertifiedBlock, Message, PeerId};
+use crate::replica::io::{Effect, Event as Told, Input, ReadAt};
+use crate::sim::adversary::Tools;
+use crate::sim::network::Frame;
+use crate::sim::node::{Node, applied, operators, peer_id};
+use crate::sim::world::{Event, Work, World};
+use crate::sync;
+use crate::types::ids::*;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+impl World {
+    /// Hands work to the machines of a node until none of them wants anything more.
+    pub(super) fn all(&mut self, i: usize, mut todo: VecDeque<Work>) {
+        while let Some(work) = todo.pop_front() {
+            if self.nodes[i].running.is_none() || self.broken.is_some() {
+                return;
+            }
+            if matches!(work, Work::ToReplica(_))
+                && self.dice.chance(self.faults.crash_inside, 1_000_000)
+            {
+                // What came before in this queue has been done, what follows never will be.
+                self.note(&format!("node {i} stops in the middle"));
+                let back = self.dice.below(self.faults.outage_ms.max(1) * 1_000);
+                return self.crash(i, Some(back));
+            }
+            self.one(i, work, &mut todo);
+        }
+        if let Some(at) = self.nodes[i].next_wake(self.now)
+            && self.nodes[i].wake.is_none_or(|set| at < set)
+        {
+            self.nodes[i].wake = Some(at);
+            self.at(at, Event::Wake(i, self.nodes[i].life));
+        }
+    }
+
+    pub(super) fn one(&mut self, i: usize, work: Work, todo: &mut VecDeque<Work>) {
+        let now = self.nodes[i].now(self.now);
+        let node = &mut self.nodes[i];
+        let Some(running) = node.running.as_mut() else {
+            return;
+        };
+        match work {
+            Work::ToReplica(input) => {
+                match running.replica.handle(now, input, &node.ledger.coins) {
+                    Ok(effects) => todo.extend(effects.into_iter().map(Work::FromReplica)),
+                    Err(error) => self.fail(format!("node {i}: {error}")),
+                }
+            }
+            Work::ToP2p(input) => {
+                let effects = running.p2p.handle(now, input);
+                todo.extend(effects.into_iter().map(Work::FromP2p));
+            }
+            Work::ToSync(input) => {
+                running.sync.handle(now, input);
+                self.perform_sync(i, todo);
+            }
+            Work::FromReplica(effect) => self.perform_replica(i, effect, todo),
+            Work::FromP2p(effect) => self.perform_p2p(i, effect, todo),
+        }
+    }
+
+    pub(super) fn perform_sync(&mut self, i: usize, todo: &mut VecDeque<Work>) {
+        loop {
+            let now = self.nodes[i].now(self.now);
+            let Some(running) = self.nodes[i].running.as_mut() else {
+                return;
+            };
+            let Some(effect) = running.sync.effect() else {
+                return;
+            };
+            match effect {
+                sync::Effect::Request { peer, from, count } => {
+                    self.send(
+                        i,
+                        vec![peer_id(peer)],
+                        Arc::new(Message::GetBlocks((from, count))),
+                    );
+                }
+                sync::Effect::Refresh { peer } => {
+                    let status = running.replica.status(now);
+                    self.send(i, vec![peer_id(peer)], Arc::new(Message::Ping(status)));
+                }
+                sync::Effect::Verify {
+                    ticket,
+                    certificate,
+                    checks,
+                } => {
+                    let outcome = Verified::check(certificate, &checks);
+                    running
+                        .sync
+                        .handle(now, sync::Input::Verdict { ticket, outcome });
+                }
+                sync::Effect::Deliver { block, certificate } => {
+                    let block = Box::new(crate::types::block::Block::clone(&block));
+                    todo.push_back(Work::ToReplica(Input::Synced(block, certificate)));
+                }
+                sync::Effect::Fault { peer, why } => {
+                    self.blamed(i, peer_id(peer), &why.to_string())
+                }
+                sync::Effect::Conflict { .. } => {
+                    self.fail(format!("node {i}: two certificates at one height"))
+                }
+                sync::Effect::SetDeadline(due) => running.sync_due = due,
+            }
+        }
+    }
+
+    pub(super) fn perform_p2p(&mut self, i: usize, effect: p2p::Effect, todo: &mut VecDeque<Work>) {
+        let now = self.nodes[i].now(self.now);
+        let position = |peer: PeerId, height| {
+            Work::ToSync(sync::Input::Position {
+                peer: peer.0,
+                height,
+            })
+        };
+        match effect {
+            p2p::Effect::Dial(target, address) => self.dial(i, target, &address),
+            p2p::Effect::Send(peer, message) => self.send(i, vec![peer], Arc::new(message)),
+            p2p::Effect::Close { peer, why, fault } => {
+                if fault {
+                    self.blamed(i, peer, &why);
+                }
+                self.hang_up(i, peer);
+            }
+            p2p::Effect::Up(peer, facts) => {
+                todo.push_back(Work::ToReplica(Input::PeerUp(peer, facts.status)))
+            }
+            p2p::Effect::Masternode(peer, id) => {
+                todo.push_back(Work::ToReplica(Input::PeerMasternode(peer, id)))
+            }
+            p2p::Effect::Down(peer) => {
+                todo.push_back(Work::ToReplica(Input::PeerDown(peer)));
+                todo.push_back(Work::ToSync(sync::Input::Gone { peer: peer.0 }));
+            }
+            p2p::Effect::StatusOf(peer, status) => {
+                todo.push_back(Work::ToReplica(Input::PeerStatus(peer, status)));
+                todo.push_back(position(peer, status.height));
+            }
+            p2p::Effect::Deliver(peer, message) => match message {
+                Message::GetBlocks((from, count)) => self.serve(i, peer, from, count),
+                Message::GetCertificate(height) => {
+                    let Ok(found) = sync::BlockReader::certified(&self.nodes[i].ledger, height);
+                    if let Some((_, certificate)) = found {
+                        self.send(
+                            i,
+                            vec![peer],
+                            Arc::new(Message::Certificate(Box::new(certificate))),
+                        );
+                    }
+                }
+                Message::Block(found) => {
+                    let CertifiedBlock { block, certificate } = *found;
+                    let block = Arc::new(block);
+                    todo.push_back(Work::ToSync(sync::Input::Block {
+                        peer: peer.0,
+                        block,
+                        certificate,
+                    }));
+                }
+                other => todo.push_back(Work::ToReplica(Input::Frame(peer, other, ReadAt(now)))),
+            },
+        }
+    }
+
+    pub(super) fn serve(&mut self, i: usize, peer: PeerId, from: Height, count: u16) {
+        let Ok(blocks) = sync::answer(&self.nodes[i].ledger, from, count);
+        for (block, certificate) in blocks {
+            let block = crate::types::block::Block::clone(&block);
+            let frame = Message::Block(Box::new(CertifiedBlock { block, certificate }));
+            self.send(i, vec![peer], Arc::new(frame));
+        }
+    }
+
+    /// A node holds a peer guilty: never rightly an honest one (P3).
+    pub(super) fn blamed(&mut self, i: usize, peer: PeerId, why: &str) {
+        let Some(&(number, side)) = self.network.names.get(&peer) else {
+            return;
+        };
+        let Some(link) = self.network.links.get(&number) else {
+            return;
+        };
+        let far = link.ends[1 - side].node;
+        self.note(&format!("node {i} blames node {far}: {why}"));
+        if self.nodes[i].is_honest() && self.nodes[far].is_honest() {
+            self.fail(format!("P3: node {i} blames honest node {far}: {why}"));
+        }
+    }
+
+    pub(super) fn send(&mut self, i: usize, to: Vec<PeerId>, message: Arc<Message>) {
+        let node = &mut self.nodes[i];
+        let frames = match node.adversary.as_mut() {
+            None => vec![(to, message)],
+            Some(adversary) => {
+                let tools = Tools {
+                    operator: node.operator.as_ref(),
+                    chain: self.genesis.chain_id(),
+                    rng: &mut node.rng,
+                };
+                adversary.outgoing(tools, to, message)
+            }
+        };
+        for (to, message) in frames {
+            if self.nodes[i].is_honest()
+                && let Some((me, _)) = &self.nodes[i].operator
+            {
+                let disks = (&self.nodes[i].signer, &self.nodes[i].ledger);
+                let said = self
+                    .checker
+                    .on_send(*me, &message, disks, self.nodes[i].amnesic);
+                if let Err(what) = said {
+                    self.fail(format!("node {i}: {what}"));
+                }
+            }
+            let frame = Frame {
+                code: message.code(),
+                body: Arc::new(message.encode()),
+            };
+            // A stream cannot lose its beginning: greeting and first exchange.
+            let exempt = frame.code <= 2 || matches!(&*message, Message::Votes(v) if v.is_empty());
+            for peer in to {
+                let (number, side, times) = self.network.send(self.now, peer, &frame, exempt);
+                for at in times {
+                    self.at(at, Event::Frame(number, side, frame.clone()));
+                }
+            }
+        }
+    }
+
+    pub(super) fn perform_replica(&mut self, i: usize, effect: Effect, todo: &mut VecDeque<Work>) {
+        let life = self.nodes[i].life;
+        match effect {
+            Effect::Send(to, message) => self.send(i, to, message),
+            Effect::Verify(items) => {
+                let verdicts = Verified::check_many(items);
+                todo.push_back(Work::ToReplica(Input::Verdicts(verdicts)));
+            }
+            Effect::WriteSigner(number, batch) => {
+                let took = self.nodes[i].write_time();
+                let node = &mut self.nodes[i];
+                if node.full_until > self.now {
+                    todo.push_back(Work::ToReplica(Input::SignerFull));
+                }
+                let from = node.signer.busy_until.max(node.full_until).max(self.now);
+                node.signer.busy_until = from + took;
+                node.signer.writing.push_back((number, batch));
+                self.at(from + took, Event::SignerDone(i, life));
+            }
+            Effect::WriteLedger(decided) => {
+                let took = 3 * self.nodes[i].write_time();
+                let node = &mut self.nodes[i];
+                let from = node.ledger.busy_until.max(self.now);
+                node.ledger.busy_until = from + took;
+                node.ledger.writing.push_back(decided);
+                self.at(from + took, Event::LedgerDone(i, life));
+            }
+            Effect::Reply(_, result) => {
+                if let Err(error) = result {
+                    self.note(&format!("node {i} refuses a payment: {error}"));
+                }
+            }
+            Effect::Fault(peer, why) => self.blamed(i, peer, why),
+            Effect::Advanced(status, _) => {
+                todo.push_back(Work::ToP2p(p2p::Input::Status(status)));
+                if let Some(running) = &self.nodes[i].running {
+                    todo.push_back(Work::ToP2p(p2p::Input::Operators(operators(
+                        &running.replica,
+                    ))));
+                    todo.push_back(Work::ToSync(sync::Input::Applied(applied(
+                        &running.replica,
+                    ))));
+                }
+            }
+            Effect::Event(event) => self.told(i, event),
+        }
+    }
+
+    pub(super) fn told(&mut self, i: usize, event: Told) {
+        let honest = self.nodes[i].is_honest();
+        match event {
+            Told::Decided { decided, round, .. } => {
+                let (height, block) = (decided.certificate.height, decided.certificate.block);
+                let text = decided.block.transactions.len();
+                self.note(&format!(
+                    "node {i} decides {height} {block} in {round} with {text} transactions"
+                ));
+                if !honest {
+                    self.checker.heights[i] = height;
+                    return;
+                }
+                if let Err(what) = self.checker.on_decided(i, &decided) {
+                    return self.fail(what);
+                }
+                if height == self.checker.tip() {
+                    self.validators = decided.delta.after.validators.clone();
+                }
+                for tx in decided.block.transactions.iter() {
+                    self.clients.settle(self.now, &tx.txid);
+                }
+            }
+            Told::NewRound(height, round) => {
+                self.note(&format!("node {i} enters {height} {round}"))
+            }
+            Told::Proposed(height, round, block) => {
+                self.note(&format!(
+                    "node {i} sees {block} proposed at {height} {round}"
+                ));
+            }
+            Told::Evidence(evidence) => {
+                self.note(&format!("node {i} has evidence: {evidence:?}"));
+                let offender = |n: &&Node| {
+                    n.operator
+                        .as_ref()
+                        .is_some_and(|(id, _)| *id == evidence.offender)
+                };
+                let node = self.nodes.iter().find(offender);
+                if honest && node.is_some_and(|n| n.is_honest() && !n.amnesic) {
+                    self.fail(format!(
+                        "evidence against honest {}: {evidence:?}",
+                        evidence.offender
+                    ));
+                }
+            }
+            Told::Signing(Ok(())) => self.note(&format!("node {i} signs")),
+            Told::Signing(Err(why)) => self.note(&format!("node {i} does not sign: {why}")),
+            Told::InvalidProposal(block, why) => {
+                self.note(&format!("node {i}: {block} is invalid: {why}"))
+            }
+            Told::Halted(why) if honest => self.fail(format!("S10: node {i} halts: {why}")),
+            Told::Halted(why) => self.note(&format!("node {i} halts: {why}")),
+            Told::MempoolRefused(label) => {
+                self.note(&format!("node {i} refuses a transaction: {label}"))
+            }
+            Told::Shed(label) => self.note(&format!("node {i} sheds {label}")),
+            Told::MempoolAccepted(_) => {}
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! One simulated node: the real replica, p2p and sync machines over virtual disks and a virtual clock. What the threads of
+//! a real node do between the machines is done here in a loop.
+
+use crate::base::rng::Rng;
+use crate::base::time::{MonoUs, Now, WallMs};
+use crate::crypto::keys::{PublicKey, SecretKey};
+use crate::p2p::{self, messages::PeerId};
+use crate::replica::io::Effect;
+use crate::replica::machine::{Config, Replica};
+use crate::replica::start::{Disks, StartError};
+use crate::sim::adversary::Adversary;
+use crate::sim::disk::{LedgerDisk, SignerDisk};
+use crate::sim::kit::GENESIS_TIME;
+use crate::sync;
+use crate::types::genesis::Genesis;
+use crate::types::ids::*;
+use std::collections::BTreeMap;
+
+/// A node's clocks: µs of simulated time become readings.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    /// Simulated time at which the monotonic clock showed 0, µs.
+    pub boot: u64,
+    /// What the wall clock shows too much, ms.
+    pub offset_ms: i64,
+    /// How much faster it runs, parts per million.
+    pub ppm: i64,
+}
+
+fn drifted(us: u64, ppm: i64) -> u64 {
+    let change = i128::from(us) * i128::from(ppm) / 1_000_000;
+    (i128::from(us) + change).max(0) as u64
+}
+
+impl Clock {
+    /// The readings at simulated time `t`.
+    pub fn read(&self, t: u64) -> Now {
+        let wall = GENESIS_TIME.0 as i64 + (drifted(t, self.ppm) / 1_000) as i64 + self.offset_ms;
+        let mono = drifted(t, self.ppm).saturating_sub(drifted(self.boot, self.ppm));
+        Now {
+            wall: WallMs(wall.max(0) as u64),
+            mono: MonoUs(mono),
+        }
+    }
+
+    /// The simulated time at which the monotonic clock shows `due` or a little more.
+    pub fn at(&self, due: MonoUs) -> u64 {
+        let shown = i128::from(due.0) + i128::from(drifted(self.boot, self.ppm));
+        let t = shown * 1_000_000 / i128::from(1_000_000 + self.ppm) + 2;
+        t.clamp(0, i128::from(u64::MAX)) as u64
+    }
+}
+
+/// The machines of a node that runs.
+pub struct Running {
+    /// The brain.
+    pub replica: Replica,
+    /// Greets peers.
+    pub p2p: p2p::machine::Machine,
+    /// Catches up.
+    pub sync: sync::Machine,
+    /// When sync wants to wake.
+    pub sync_due: Option<MonoUs>,
+}
+
+/// A node, running or not.
+pub struct Node {
+    /// Its number.
+    pub index: usize,
+    /// The masternode it speaks for.
+    pub operator: Option<(MasternodeId, SecretKey)>,
+    /// Its node key.
+    pub key: PublicKey,
+    /// Whom it dials.
+    pub targets: Vec<usize>,
+    /// Its disks.
+    pub ledger: LedgerDisk,
+    /// See `ledger`.
+    pub signer: SignerDisk,
+    /// An older copy of the signer store's records.
+    pub backup: Option<BTreeMap<Vec<u8>, Vec<u8>>>,
+    /// Its clocks.
+    pub clock: Clock,
+    /// Its machines, while it runs.
+    pub running: Option<Running>,
+    /// Grows with every start: reports of disks and wake-ups of an earlier life are ignored.
+    pub life: u64,
+    /// When it is to be woken next.
+    pub wake: Option<u64>,
+    /// Wake-ups in a row without time passing.
+    pub spins: u32,
+    /// Its signer disk is full until this time.
+    pub full_until: u64,
+    /// Its disks take this many times as long.
+    pub disk_slow: u64,
+    /// What bends its words, if it is Byzantine.
+    pub adversary: Option<Box<dyn Adversary>>,
+    /// Whether its machine was ever started from a signer store that is older than what it had said.
+    pub amnesic: bool,
+    /// Own randomness: disk latencies.
+    pub rng: Rng,
+}
+
+impl Node {
+    /// Whether everything it says should be right.
+    pub fn is_honest(&self) -> bool {
+        self.adversary.is_none()
+    }
+
+    /// Clock readings.
+    pub fn now(&self, t: u64) -> Now {
+        self.clock.read(t)
+    }
+
+    /// Starts the machines from the disks.
+    pub fn start(&mut self, t: u64, genesis: &Genesis) -> Result<Vec<Effect>, StartError> {
+        self.life += 1;
+        self.wake = None;
+        self.clock.boot = t;
+        let now = self.now(t);
+        let config = Config {
+            operator: self.operator.clone(),
+            mempool: Default::default(),
+        };
+        let disks = Disks {
+            state: self.ledger.state.clone(),
+            certificate: self.ledger.certificate(),
+            records: self
+                .signer
+                .records
+                .iter()
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect(),
+            unsure: self.signer.unsure.clone(),
+        };
+        let (replica, effects) = Replica::start(config, disks, now, &self.ledger.coins)?;
+        let state = replica.state();
+        let p2p = p2p::machine::Machine::new(p2p::machine::Config {
+            chain: genesis.chain_id(),
+            node_key: self.key,
+            operator: self.operator.clone(),
+            agent: "sim".into(),
+            supports: Branch(0),
+            endpoint: None,
+            targets: self.targets.iter().map(|i| i.to_string()).collect(),
+            ping_interval_ms: if genesis.params.slot_ms < 60_000 {
+                1_000
+            } else {
+                5_000
+            },
+            inbound_max: 61,
+            seed: self.rng.next_u64(),
+        });
+        let sync = sync::Machine::new(genesis.chain_id(), applied(&replica));
+        let _ = state;
+        self.running = Some(Running {
+            replica,
+            p2p,
+            sync,
+            sync_due: None,
+        });
+        Ok(effects)
+    }
+
+    /// The earliest time at which a machine wants to wake.
+    pub fn next_wake(&self, t: u64) -> Option<u64> {
+        let running = self.running.as_ref()?;
+        let now = self.now(t);
+        let dues = [
+            running.replica.deadline(now),
+            running.p2p.deadline(),
+            running.sync_due,
+        ];
+        dues.into_iter()
+            .flatten()
+            .min()
+            .map(|due| self.clock.at(due).max(t + 1))
+    }
+
+    /// How long a synced write takes now, µs.
+    pub fn write_time(&mut self) -> u64 {
+        (500 + self.rng.below(3_500)) * self.disk_slow.max(1)
+    }
+}
+
+/// Where a replica stands, for the sync machine.
+pub fn applied(replica: &Replica) -> sync::Applied {
+    let state = replica.state();
+    sync::Applied {
+        height: state.height(),
+        block: state.block(),
+        validators: state.validators.clone(),
+        validators_hash: state.validators_hash,
+    }
+}
+
+/// The operator keys of the registry, for the p2p machine.
+pub fn operators(replica: &Replica) -> BTreeMap<MasternodeId, PublicKey> {
+    let entries = replica.state().registry().entries().iter();
+    entries.map(|e| (e.id, e.operator)).collect()
+}
+
+/// A connection name as the sync machine writes it.
+pub fn peer_id(peer: sync::Peer) -> PeerId {
+    PeerId(peer)
+}

@@ -1,0 +1,83 @@
+//! From a seed to a whole experiment: which network, which faults, which liars, how long; calm and storm in turns.
+
+use crate::base::rng::Rng;
+use crate::sim::adversary::{self, Adversary};
+use crate::sim::faults::Faults;
+use crate::sim::world::{Options, Report, Violation, World};
+use crate::types::address::Network;
+
+const SECOND: u64 = 1_000_000;
+
+/// How long a healed network may take until every honest node has reached a new height and every payment that waits is
+/// final, µs: one slot to wake an idle network, and four rounds at their longest (three timeouts at their cap).
+pub fn liveness_bound(world: &World) -> u64 {
+    let params = &world.genesis().params;
+    (2 * params.slot_ms + 12 * params.timeout_cap_ms) * 1_000
+}
+
+/// The network of a seed. `nodes`: how many masternodes, if that is given.
+pub fn options(seed: u64, nodes: Option<usize>) -> Options {
+    let mut rng = Rng::new(seed ^ 0x7377_6172_6d00_0000);
+    let count = nodes.unwrap_or(4 + rng.below(4) as usize);
+    let equal = rng.chance(2, 3);
+    let power = |rng: &mut Rng| {
+        if equal {
+            1_000
+        } else {
+            1_000 + rng.below(1_500)
+        }
+    };
+    let far = rng.chance(1, 3);
+    Options {
+        seed,
+        network: if rng.chance(1, 4) {
+            Network::Main
+        } else {
+            Network::Dev
+        },
+        collaterals: (0..count).map(|_| power(&mut rng)).collect(),
+        observers: rng.below(3) as usize,
+        holders: 8,
+        pay_every_ms: [0, 300, 1_000, 10_000][rng.below(4) as usize],
+        latency: if far { (5_000, 150_000) } else { (500, 20_000) },
+        faults: Faults::random(seed),
+        keep_log: false,
+    }
+}
+
+/// The liars of a seed: below a third of the power.
+fn liars(world: &mut World, seed: u64) {
+    let mut rng = Rng::new(seed ^ 0x6c69_6172_7300_0000);
+    let set = world.validators.clone();
+    let total = set.total().0;
+    let mut bad = 0;
+    let most = rng.below(3) as usize;
+    for i in 0..most {
+        let node = rng.below(set.len() as u64) as usize;
+        let kind = rng.below(adversary::KINDS as u64) as usize;
+        let id = world.nodes[node].operator.as_ref().map(|(id, _)| *id);
+        let power = id.and_then(|id| set.get(&id)).map_or(total, |v| v.power.0);
+        if 3 * (bad + power) < total && world.nodes[node].is_honest() {
+            bad += power;
+            let liar: Box<dyn Adversary> = adversary::make(kind, seed.wrapping_add(i as u64));
+            world.corrupt(node, liar);
+        }
+    }
+}
+
+/// Runs the experiment of `options` for about `seconds` of simulated time: storms, each followed by calm in which the
+/// network must recover within [`liveness_bound`].
+pub fn run(options: Options, seconds: u64) -> Result<(World, Report), Box<Violation>> {
+    let (seed, faults) = (options.seed, options.faults);
+    let mut world = World::new(options);
+    let mut rng = Rng::new(seed ^ 0x7374_6f72_6d00_0000);
+    liars(&mut world, seed);
+    while world.now() < seconds * SECOND {
+        world.storm(faults);
+        world.run((20 + rng.below(100)) * SECOND)?;
+        let bound = liveness_bound(&world);
+        world.heal_and_settle(bound)?;
+    }
+    let report = world.report();
+    Ok((world, report))
+}

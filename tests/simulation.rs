@@ -1,0 +1,105 @@
+//! Whole networks in one thread: simulated, attacked, checked at every step. A failure prints the command that repeats it.
+//!
+//! `make sim SEED=7 NODES=4 HOURS=1` runs one seed, `make sim-swarm N=1000` many; both set the variables read here.
+
+use timecoin::sim::faults::Faults;
+use timecoin::sim::swarm;
+use timecoin::sim::world::{Options, Report, Violation, World};
+
+const SECOND: u64 = 1_000_000;
+
+fn fail(options: &Options, violation: &Violation) -> ! {
+    for line in &violation.trace {
+        println!("{line}");
+    }
+    panic!(
+        "{violation}\nfaults: {:?}\nagain with: make sim SEED={} NODES={}",
+        options.faults,
+        options.seed,
+        options.collaterals.len()
+    );
+}
+
+fn run(options: Options, seconds: u64) -> Report {
+    let mut world = World::new(options.clone());
+    if let Err(violation) = world.run(seconds * SECOND) {
+        fail(&options, &violation);
+    }
+    world.report()
+}
+
+/// A number from the environment, for the targets of the Makefile.
+fn given(name: &str) -> Option<u64> {
+    std::env::var(format!("TIMECOIN_SIM_{name}"))
+        .ok()?
+        .parse()
+        .ok()
+}
+
+fn experiment(seed: u64, nodes: Option<usize>, seconds: u64) -> Report {
+    let options = swarm::options(seed, nodes);
+    match swarm::run(options.clone(), seconds) {
+        Ok((_, report)) => report,
+        Err(violation) => fail(&options, &violation),
+    }
+}
+
+#[test]
+fn four_nodes_decide_payments() {
+    let report = run(Options::devnet(1, 4), 60);
+    assert!(
+        report.payments.1 > 50 && report.payments.1 + 3 >= report.payments.0,
+        "{report:?}"
+    );
+}
+
+#[test]
+fn an_idle_network_makes_a_block_every_slot() {
+    let options = Options {
+        pay_every_ms: 0,
+        ..Options::devnet(2, 4)
+    };
+    let report = run(options, 60);
+    assert!(
+        (11..=13).contains(&report.height.0),
+        "S3: a block every slot, none between: {report:?}"
+    );
+}
+
+#[test]
+fn the_same_seed_gives_the_same_log() {
+    let run = || {
+        let mut options = Options::devnet(3, 4);
+        options.faults = Faults::random(3);
+        options.keep_log = true;
+        let mut world = World::new(options);
+        let outcome = world.run(60 * SECOND).map_err(|v| v.what);
+        (outcome, world.log().all().to_vec())
+    };
+    assert_eq!(run(), run());
+}
+
+#[test]
+fn a_bounded_swarm_finds_nothing() {
+    let (first, count) = (given("FIRST").unwrap_or(1), given("SEEDS").unwrap_or(20));
+    let seconds = given("SECONDS").unwrap_or(120);
+    let (mut simulated, mut heights) = (0, 0);
+    for seed in first..first + count {
+        let report = experiment(seed, None, seconds);
+        simulated += report.simulated_us / SECOND;
+        heights += report.height.0;
+    }
+    println!("{count} seeds, {simulated} simulated seconds, {heights} blocks, no violation");
+}
+
+#[test]
+#[ignore = "make sim"]
+fn one_seed() {
+    let (seed, hours) = (given("SEED").unwrap_or(1), given("HOURS").unwrap_or(1));
+    let nodes = given("NODES").map(|n| n as usize);
+    let begun = std::time::Instant::now();
+    let report = experiment(seed, nodes, hours * 3_600);
+    let real = begun.elapsed().as_millis().max(1) as u64;
+    let speed = report.simulated_us / 1_000 / real;
+    println!("seed {seed}: {report:?}\n{speed} simulated seconds in each real second");
+}
