@@ -38,8 +38,8 @@ help:
 	@echo "make bench      all benchmarks"
 	@echo "make lint       format, clippy, man pages"
 	@echo "make ci         what CI runs"
-	@echo "make sim        one simulated network: SEED=1"
-	@echo "make sim-swarm  many simulated networks: SEEDS=100"
+	@echo "make sim        one simulated network: SEED=1 NODES=4 HOURS=1"
+	@echo "make sim-swarm  many simulated networks: N=100 FIRST=1 SECONDS=300"
 	@echo "make regenerate the generated parts of man pages and the example configuration"
 	@echo "make install    programs, man pages, systemd units: PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)"
 	@echo "make uninstall  removes what install put there; configuration and data stay"
@@ -65,10 +65,12 @@ ci:
 	bash .ci/run
 
 sim:
-	TIMECOIN_SIM_SEED=$(or $(SEED),1) $(CARGO) test --release --locked --test simulation -- --nocapture
+	TIMECOIN_SIM_SEED=$(or $(SEED),1) TIMECOIN_SIM_NODES=$(NODES) TIMECOIN_SIM_HOURS=$(or $(HOURS),1) \
+		$(CARGO) test --release --locked --test simulation one_seed -- --ignored --nocapture
 
 sim-swarm:
-	TIMECOIN_SIM_SEEDS=$(or $(SEEDS),100) $(CARGO) test --release --locked --test simulation -- --nocapture
+	TIMECOIN_SIM_SEEDS=$(or $(N),100) TIMECOIN_SIM_FIRST=$(or $(FIRST),1) TIMECOIN_SIM_SECONDS=$(or $(SECONDS),300) \
+		$(CARGO) test --release --locked --test simulation a_bounded_swarm -- --nocapture
 
 regenerate:
 	TIMECOIN_REGENERATE=1 $(CARGO) test --locked --lib manual

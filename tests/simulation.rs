@@ -81,8 +81,8 @@ fn the_same_seed_gives_the_same_log() {
 
 #[test]
 fn a_bounded_swarm_finds_nothing() {
-    let (first, count) = (given("FIRST").unwrap_or(1), given("SEEDS").unwrap_or(20));
-    let seconds = given("SECONDS").unwrap_or(120);
+    let (first, count) = (given("FIRST").unwrap_or(1), given("SEEDS").unwrap_or(12));
+    let seconds = given("SECONDS").unwrap_or(60);
     let (mut simulated, mut heights) = (0, 0);
     for seed in first..first + count {
         let report = experiment(seed, None, seconds);

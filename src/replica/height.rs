@@ -393,8 +393,10 @@ impl Replica {
             match held {
                 Held::Vote(vote) => votes.push(Vote::clone(vote)),
                 Held::Proposal(proposal, _) => {
+                    // Said in the order in which it was signed.
+                    let before = self.peers.send_votes(std::mem::take(&mut votes));
                     let sent = self.peers.send_proposal(proposal);
-                    self.out.extend(sent);
+                    self.out.extend(before.into_iter().chain(sent));
                 }
             }
         }

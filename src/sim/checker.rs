@@ -28,7 +28,6 @@ struct Decided {
 #[derive(Default)]
 struct Said {
     messages: BTreeMap<At, (Option<BlockId>, Option<EraRound>)>,
-    highest: Option<At>,
     /// Highest precommit for a block, by height.
     locks: BTreeMap<Height, (BlockId, EraRound)>,
 }
@@ -227,11 +226,7 @@ impl Checker {
             }
             None => {}
         }
-        ensure(amnesic || said.highest.is_none_or(|h| h < at), || {
-            format!("I2: {me} signs {at:?} after {:?}", said.highest)
-        })?;
         said.messages.insert(at, what);
-        said.highest = said.highest.max(Some(at));
         Ok(true)
     }
 

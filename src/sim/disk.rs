@@ -78,22 +78,33 @@ impl BlockReader for LedgerDisk {
 pub struct SignerDisk {
     /// Durable records.
     pub records: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// Batches given and not durable.
-    pub writing: VecDeque<(u64, SignerBatch)>,
+    /// Batches given and not durable, and whether they renew the store (B7 step 5).
+    pub writing: VecDeque<(u64, SignerBatch, bool)>,
     /// When the last of them will be.
     pub busy_until: u64,
     /// Why the store is not trusted, if it is not; ends with the renewal of B7 step 5.
     pub unsure: Option<String>,
+    /// Key of the highest message that ever was durable; keys of messages sort as their positions do.
+    pub highest: Option<Vec<u8>>,
+    /// What broke I2.
+    pub broken: Option<String>,
 }
 
 impl SignerDisk {
     /// The oldest batch is durable; its number.
     pub fn finish_one(&mut self) -> Option<u64> {
-        let (number, batch) = self.writing.pop_front()?;
+        let (number, batch, renews) = self.writing.pop_front()?;
+        if renews {
+            self.unsure = None;
+        }
         for (key, value) in batch {
-            if key == b"w" {
-                // An unsure node signs nothing: its first high-water mark is that of the renewed store.
-                self.unsure = None;
+            if key.first() == Some(&b'm') && value.is_some() {
+                let again = self.records.get(&key) == value.as_ref();
+                if !again && self.highest.as_ref().is_some_and(|h| *h >= key) {
+                    let text = format!("I2: message {key:?} signed after {:?}", self.highest);
+                    self.broken.get_or_insert(text);
+                }
+                self.highest = self.highest.take().max(Some(key.clone()));
             }
             match value {
                 Some(value) => drop(self.records.insert(key, value)),

@@ -110,6 +110,7 @@ impl World {
             } else if forgets && let Some(backup) = self.nodes[node].backup.clone() {
                 self.note(&format!("node {node} has an old copy of its signer store"));
                 self.nodes[node].signer.records = backup;
+                self.nodes[node].signer.highest = None;
                 self.nodes[node].amnesic = true;
             }
         }

@@ -3,7 +3,7 @@
 use crate::crypto::verify::Verified;
 use crate::p2p::machine as p2p;
 use crate::p2p::messages::{CertifiedBlock, Message, PeerId};
-use crate::replica::io::{Effect, Event as Told, Input, ReadAt};
+use crate::replica::io::{Effect, Event as Told, Input, ReadAt, SignerBatch};
 use crate::sim::adversary::Tools;
 use crate::sim::network::Frame;
 use crate::sim::node::{Node, applied, operators, peer_id};
@@ -240,16 +240,9 @@ impl World {
                 todo.push_back(Work::ToReplica(Input::Verdicts(verdicts)));
             }
             Effect::WriteSigner(number, batch) => {
-                let took = self.nodes[i].write_time();
-                let node = &mut self.nodes[i];
-                if node.full_until > self.now {
-                    todo.push_back(Work::ToReplica(Input::SignerFull));
-                }
-                let from = node.signer.busy_until.max(node.full_until).max(self.now);
-                node.signer.busy_until = from + took;
-                node.signer.writing.push_back((number, batch));
-                self.at(from + took, Event::SignerDone(i, life));
+                self.write_signer(i, (number, batch, false), todo)
             }
+            Effect::RenewSigner(number, batch) => self.write_signer(i, (number, batch, true), todo),
             Effect::WriteLedger(decided) => {
                 let took = 3 * self.nodes[i].write_time();
                 let node = &mut self.nodes[i];
@@ -277,6 +270,24 @@ impl World {
             }
             Effect::Event(event) => self.told(i, event),
         }
+    }
+
+    fn write_signer(
+        &mut self,
+        i: usize,
+        batch: (u64, SignerBatch, bool),
+        todo: &mut VecDeque<Work>,
+    ) {
+        let took = self.nodes[i].write_time();
+        let node = &mut self.nodes[i];
+        if node.full_until > self.now {
+            todo.push_back(Work::ToReplica(Input::SignerFull));
+        }
+        let from = node.signer.busy_until.max(node.full_until).max(self.now);
+        node.signer.busy_until = from + took;
+        node.signer.writing.push_back(batch);
+        let life = node.life;
+        self.at(from + took, Event::SignerDone(i, life));
     }
 
     pub(super) fn told(&mut self, i: usize, event: Told) {

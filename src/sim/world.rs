@@ -370,6 +370,9 @@ impl World {
                 if self.nodes[i].life == life
                     && let Some(number) = self.nodes[i].signer.finish_one()
                 {
+                    if let Some(what) = self.nodes[i].signer.broken.clone() {
+                        self.fail(format!("node {i}: {what}"));
+                    }
                     self.work(i, Work::ToReplica(Input::SignerDurable(number)));
                 }
             }
