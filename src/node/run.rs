@@ -8,11 +8,12 @@ mod threads;
 use crate::node::config::Config;
 use crate::node::exit::Exit;
 use crate::node::signals::{Signal, SignalListener};
-use crate::node::{logging, notify};
+use crate::node::{devnet, logging, notify};
 use crate::rpc::node::Node;
 use crossbeam::channel::RecvTimeoutError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+pub(in crate::node) use open::load_genesis;
 
 /// Why a node could not start or go on, with the exit code that says so.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +61,9 @@ pub fn run(config: &Config) -> u8 {
 
 fn start_and_wait(config: &Config) -> Result<(), RunError> {
     let signals = SignalListener::start().map_err(|e| RunError::new(e, Exit::Internal))?;
+    if std::env::var_os(devnet::STOP_AT_EOF).is_some() {
+        stop_at_end_of_input()?;
+    }
     let opened = open::open(config)?;
     let node = threads::start(config, opened)?;
     let view = node.handle.view();
@@ -69,6 +73,22 @@ fn start_and_wait(config: &Config) -> Result<(), RunError> {
     notify::stopping();
     log::info!("stopping");
     node.stop()
+}
+
+/// Whoever started this node holds the other end of its standard input: when that ends, so does the node.
+fn stop_at_end_of_input() -> Result<(), RunError> {
+    let thread = std::thread::Builder::new().name("stdin".into());
+    let spawned = thread.spawn(|| {
+        let ended = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        if let Err(error) = ended {
+            log::warn!("standard input: {error}");
+        }
+        log::info!("standard input has ended: whoever started this node is gone");
+        if let Err(error) = signal_hook::low_level::raise(signal_hook::consts::SIGTERM) {
+            log::error!("cannot stop: {error}");
+        }
+    });
+    spawned.map(drop).map_err(|error| RunError::new(error, Exit::Internal))
 }
 
 /// Feeds the watchdog and shows the status until a stop is asked for, by a signal or by RPC.

@@ -82,7 +82,8 @@ pub(super) fn open(config: &Config) -> Result<Opened, RunError> {
     })
 }
 
-fn load_genesis(config: &Config) -> Result<Genesis, RunError> {
+/// The genesis that the configuration names.
+pub(in crate::node) fn load_genesis(config: &Config) -> Result<Genesis, RunError> {
     let path = &config.node.genesis;
     let text = std::fs::read_to_string(path).map_err(|error| {
         let network = config.node.network;
