@@ -92,9 +92,14 @@ pub struct Output {
 /// A table for people, every line ended.
 pub fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING).set_header(head.to_vec());
+    table
+        .load_style(comfy_table::presets::NOTHING)
+        .set_header(head.to_vec());
     table.add_rows(rows);
-    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+    table
+        .lines()
+        .map(|line| format!("{}\n", line.trim_end()))
+        .collect()
 }
 
 /// Does what the command line asks for. The result is the process's exit code.
@@ -141,7 +146,10 @@ fn command(invocation: Invocation) -> Result<Exit, CommandError> {
         Command::SignerInit { above, i_know } => print(&signer::init(&config, above, i_know)?),
         Command::Topology => return Ok(show(&topology::topology(&config)?)),
         Command::DbVerify => return Ok(show(&verify::verify(&config)?)),
-        Command::Node | Command::Testnet(_) | Command::Devnet(_) | Command::DevnetControl { .. } => {}
+        Command::Node
+        | Command::Testnet(_)
+        | Command::Devnet(_)
+        | Command::DevnetControl { .. } => {}
     }
     Ok(Exit::Success)
 }

@@ -47,7 +47,10 @@ pub fn run(options: &DevnetOptions, log_level: Option<String>) -> Result<Exit, C
     let is_clean = crew.stop(&signals);
     drop(announcement);
     worked?;
-    eprintln!("timed: all nodes have stopped; go on with: timed devnet --dir {}", network.dir.display());
+    eprintln!(
+        "timed: all nodes have stopped; go on with: timed devnet --dir {}",
+        network.dir.display()
+    );
     Ok(match is_clean {
         true => Exit::Success,
         false => Exit::Failure,
@@ -101,7 +104,8 @@ fn facts(network: &Devnet) -> Value {
 /// What to call the masternode of an id.
 fn names(network: &Devnet) -> BTreeMap<String, String> {
     let all = network.genesis.masternodes.iter().enumerate();
-    all.map(|(i, masternode)| (masternode.id().to_string(), format!("node {i}"))).collect()
+    all.map(|(i, masternode)| (masternode.id().to_string(), format!("node {i}")))
+        .collect()
 }
 
 /// Where `time-cli` is, as a person would type it.
@@ -111,7 +115,9 @@ fn client_program() -> PathBuf {
         return PathBuf::from("time-cli");
     };
     let here = std::env::current_dir().unwrap_or_default();
-    beside.strip_prefix(here).map_or(beside.clone(), Path::to_owned)
+    beside
+        .strip_prefix(here)
+        .map_or(beside.clone(), Path::to_owned)
 }
 
 fn faucet(network: &Devnet) -> String {
@@ -134,7 +140,13 @@ fn welcome(network: &Devnet, crew: &Crew) -> String {
             node.site.datadir.path().display().to_string(),
         ]
     });
-    let head = ["node", "pid", "P2P", "HTTP: RPC, /metrics, /health", "data directory"];
+    let head = [
+        "node",
+        "pid",
+        "P2P",
+        "HTTP: RPC, /metrics, /health",
+        "data directory",
+    ];
     let table = table(&head, rows.collect());
     let dir = network.dir.display();
     let kept = match network.is_temporary {
@@ -163,7 +175,10 @@ fn obey(crew: &mut Crew, action: &DevnetAction) -> Value {
         match crew.nodes.get_mut(usize::from(index)) {
             Some(node) => act(node),
             None => {
-                let text = format!("there is no node {index}; nodes are 0 to {}", count.saturating_sub(1));
+                let text = format!(
+                    "there is no node {index}; nodes are 0 to {}",
+                    count.saturating_sub(1)
+                );
                 Err(CommandError::new(Exit::Usage, text))
             }
         }
@@ -208,10 +223,21 @@ pub fn act(dir: Option<&Path>, action: &DevnetAction) -> Result<Output, CommandE
             Value::String(text) => text.clone(),
             other => other.to_string(),
         };
-        let columns = ["node", "pid", "state", "height", "peers", "p2p", "rpc", "datadir"];
+        let columns = [
+            "node", "pid", "state", "height", "peers", "p2p", "rpc", "datadir",
+        ];
         rows.push(columns.into_iter().map(show).collect());
     }
-    let head = ["node", "pid", "state", "height", "peers", "P2P", "HTTP", "data directory"];
+    let head = [
+        "node",
+        "pid",
+        "state",
+        "height",
+        "peers",
+        "P2P",
+        "HTTP",
+        "data directory",
+    ];
     Ok(Output {
         text: table(&head, rows),
         json: answer,
@@ -227,15 +253,22 @@ fn client_of(node: &Value) -> Option<crate::node::client::Client> {
 
 fn heights(node: &Value) -> Option<(Value, Value)> {
     let mut client = client_of(node)?;
-    let height = client.call_within("getblockcount", json!([]), STATUS_TIMEOUT).ok()?;
-    let peers = client.call_within("getconnectioncount", json!([]), STATUS_TIMEOUT).ok()?;
+    let height = client
+        .call_within("getblockcount", json!([]), STATUS_TIMEOUT)
+        .ok()?;
+    let peers = client
+        .call_within("getconnectioncount", json!([]), STATUS_TIMEOUT)
+        .ok()?;
     Some((height, peers))
 }
 
 /// Pays from the wallet of node 0 and waits until that is final.
 fn pay(answer: &Value, address: &str, amount: &str) -> Result<Output, CommandError> {
     let amount: serde_json::Number = amount.parse().map_err(|_| {
-        CommandError::new(Exit::Usage, format!("'{amount}' is no amount; write it as 1.5"))
+        CommandError::new(
+            Exit::Usage,
+            format!("'{amount}' is no amount; write it as 1.5"),
+        )
     })?;
     let mut client = answer["nodes"].get(0).and_then(client_of).ok_or_else(|| {
         CommandError::new(Exit::Unavailable, "the faucet is node 0, and there is none")
@@ -243,10 +276,14 @@ fn pay(answer: &Value, address: &str, amount: &str) -> Result<Output, CommandErr
     let failed = |error: ClientError| {
         CommandError::new(error.exit(), format!("the faucet (node 0): {error}"))
     };
-    let txid = client.call("sendtoaddress", json!([address, amount])).map_err(failed)?;
+    let txid = client
+        .call("sendtoaddress", json!([address, amount]))
+        .map_err(failed)?;
     let limit = Duration::from_secs(FAUCET_TIMEOUT_S + 5);
     let wait = json!([txid, FAUCET_TIMEOUT_S]);
-    let json = client.call_within("waittransactionfinality", wait, limit).map_err(failed)?;
+    let json = client
+        .call_within("waittransactionfinality", wait, limit)
+        .map_err(failed)?;
     let text = format!(
         "{}\nfinal in block {} after {} ms\n",
         txid.as_str().unwrap_or_default(),

@@ -11,9 +11,9 @@ use crate::node::signals::{Signal, SignalListener};
 use crate::node::{devnet, logging, notify};
 use crate::rpc::node::Node;
 use crossbeam::channel::RecvTimeoutError;
+pub(in crate::node) use open::load_genesis;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-pub(in crate::node) use open::load_genesis;
 
 /// Why a node could not start or go on, with the exit code that says so.
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +88,9 @@ fn stop_at_end_of_input() -> Result<(), RunError> {
             log::error!("cannot stop: {error}");
         }
     });
-    spawned.map(drop).map_err(|error| RunError::new(error, Exit::Internal))
+    spawned
+        .map(drop)
+        .map_err(|error| RunError::new(error, Exit::Internal))
 }
 
 /// Feeds the watchdog and shows the status until a stop is asked for, by a signal or by RPC.

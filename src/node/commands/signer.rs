@@ -33,10 +33,26 @@ pub(super) fn status(config: &Config) -> Result<(Output, Exit), CommandError> {
     let has_key = operator_file(config, &datadir).exists();
     let found = KvStore::status(&datadir.signer())?;
     let may_sign = match (&found, has_key) {
-        (_, false) => Err("there is no operator key: this node follows and does not vote".to_owned()),
-        (None, true) => Err("there is no signer store: a node abstains until it is safe to vote".to_owned()),
-        (Some(SignerStatus { signer: Signer::Unsure(why), .. }), true) => Err(why.to_string()),
-        (Some(SignerStatus { signer: Signer::Sure, .. }), true) => Ok(()),
+        (_, false) => {
+            Err("there is no operator key: this node follows and does not vote".to_owned())
+        }
+        (None, true) => {
+            Err("there is no signer store: a node abstains until it is safe to vote".to_owned())
+        }
+        (
+            Some(SignerStatus {
+                signer: Signer::Unsure(why),
+                ..
+            }),
+            true,
+        ) => Err(why.to_string()),
+        (
+            Some(SignerStatus {
+                signer: Signer::Sure,
+                ..
+            }),
+            true,
+        ) => Ok(()),
     };
     let exit = match may_sign {
         Ok(()) => Exit::Success,
@@ -50,8 +66,14 @@ pub(super) fn status(config: &Config) -> Result<(Output, Exit), CommandError> {
     let rows = vec![
         row("store", datadir.signer().display().to_string()),
         row("id", id.clone().unwrap_or_else(|| "-".into())),
-        row("bound to a host", bound.map_or("-".into(), |bound| bound.to_string())),
-        row("records", records.map_or("-".into(), |records| records.to_string())),
+        row(
+            "bound to a host",
+            bound.map_or("-".into(), |bound| bound.to_string()),
+        ),
+        row(
+            "records",
+            records.map_or("-".into(), |records| records.to_string()),
+        ),
         row("may sign", may.to_owned()),
     ];
     let output = Output {
@@ -73,7 +95,10 @@ pub(super) fn init(config: &Config, above: u64, i_know: bool) -> Result<String, 
     datadir.create()?;
     let _lock = datadir.lock()?;
     let operator = keys::load(&operator_file(config, &datadir), KeyKind::Operator)?;
-    let name = hash(Domain::KeyLock, &[&SecretKey::from_seed(&operator).public().0]);
+    let name = hash(
+        Domain::KeyLock,
+        &[&SecretKey::from_seed(&operator).public().0],
+    );
     let _operator_lock = lock_operator_key(&name.0)?;
     let refuse = |text: String| Err(CommandError::new(Exit::Failure, text));
     let mut era = Era(0);
@@ -84,19 +109,26 @@ pub(super) fn init(config: &Config, above: u64, i_know: bool) -> Result<String, 
         let tip = ledger.tip();
         if above < tip.0 {
             // Its certificates may hold votes of this key, which a lower mark would not know of.
-            return refuse(format!("this node's own ledger reaches height {tip}: give --above {tip} or more"));
+            return refuse(format!(
+                "this node's own ledger reaches height {tip}: give --above {tip} or more"
+            ));
         }
     }
     let (store, signer) = KvStore::open(&datadir.signer())?;
     if signer == Signer::Sure {
         return refuse("the signer store is in order: nothing was changed".into());
     }
-    let mark = store.load()?.iter().find_map(|(key, value)| match Record::read(key, value) {
-        Ok(Record::HighWater(position)) => Some(position.height),
-        _ => None,
-    });
+    let mark = store
+        .load()?
+        .iter()
+        .find_map(|(key, value)| match Record::read(key, value) {
+            Ok(Record::HighWater(position)) => Some(position.height),
+            _ => None,
+        });
     if let Some(mark) = mark.filter(|mark| mark.0 > above) {
-        return refuse(format!("the store that is there knows of height {mark}: give --above {mark} or more"));
+        return refuse(format!(
+            "the store that is there knows of height {mark}: give --above {mark} or more"
+        ));
     }
     let record = Record::HighWater(Position {
         era,
@@ -105,5 +137,8 @@ pub(super) fn init(config: &Config, above: u64, i_know: bool) -> Result<String, 
         step: Step::Precommit,
     });
     store.renew(&[(record.key(), record.value())])?;
-    Ok(format!("a new signer store is in {}: it signs nothing at or below height {above}\n", datadir.signer().display()))
+    Ok(format!(
+        "a new signer store is in {}: it signs nothing at or below height {above}\n",
+        datadir.signer().display()
+    ))
 }

@@ -47,30 +47,46 @@ pub(super) fn topology(config: &Config) -> Result<Output, CommandError> {
             threads.sort();
         }
         None => {
-            for name in ["consensus", "net", "pool", "rpc", "signer", "storage", "sync"] {
+            for name in [
+                "consensus",
+                "net",
+                "pool",
+                "rpc",
+                "signer",
+                "storage",
+                "sync",
+            ] {
                 threads.push((name.to_owned(), wish(wanted(config, name)), None));
             }
         }
     }
     let head = match process {
         Some(pid) => format!("node: process {pid}\n\n"),
-        None => "no node runs in this data directory: what follows is the configuration\n\n".to_owned(),
+        None => {
+            "no node runs in this data directory: what follows is the configuration\n\n".to_owned()
+        }
     };
     let rows = threads.iter().map(|(name, wish, real)| {
         let real = real.clone().unwrap_or_else(|| "-".to_owned());
         vec![name.clone(), wish.clone(), real]
     });
-    let threads_table = table(&["thread", "cores configured", "cores in force"], rows.collect());
+    let threads_table = table(
+        &["thread", "cores configured", "cores in force"],
+        rows.collect(),
+    );
     let rows = TABLE.iter().map(|row| {
         let words = [row.name, row.producers, row.consumer, row.when_full];
         let mut words: Vec<String> = words.into_iter().map(str::to_owned).collect();
         words.insert(1, row.capacity.to_string());
         words
     });
-    let queues_table = table(&["queue", "capacity", "filled by", "emptied by", "when full"], rows.collect());
-    let threads = threads.iter().map(|(name, wish, real)| {
-        json!({ "thread": name, "configured": wish, "effective": real })
-    });
+    let queues_table = table(
+        &["queue", "capacity", "filled by", "emptied by", "when full"],
+        rows.collect(),
+    );
+    let threads = threads
+        .iter()
+        .map(|(name, wish, real)| json!({ "thread": name, "configured": wish, "effective": real }));
     let queues = TABLE.iter().map(|row| {
         json!({
             "queue": row.name, "capacity": row.capacity, "producers": row.producers,

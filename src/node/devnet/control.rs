@@ -192,8 +192,8 @@ fn find(dir: Option<&Path>) -> Result<PathBuf, CommandError> {
         });
     }
     let runtime = runtime_directory()?;
-    let entries = std::fs::read_dir(&runtime)
-        .map_err(|error| CommandError::io("read", &runtime, &error))?;
+    let entries =
+        std::fs::read_dir(&runtime).map_err(|error| CommandError::io("read", &runtime, &error))?;
     let states = entries.flatten().map(|entry| entry.path());
     let states = states.filter(|path| path.extension().is_some_and(|end| end == "json"));
     let mut states: Vec<_> = states
@@ -201,10 +201,13 @@ fn find(dir: Option<&Path>) -> Result<PathBuf, CommandError> {
         .collect();
     states.sort();
     let sockets = states.iter().rev().filter_map(|(_, path)| socket_of(path));
-    sockets.into_iter().find(|socket| is_alive(socket)).ok_or_else(|| {
-        let text = "no devnet of this user runs; start one with: timed devnet";
-        CommandError::new(Exit::Unavailable, text)
-    })
+    sockets
+        .into_iter()
+        .find(|socket| is_alive(socket))
+        .ok_or_else(|| {
+            let text = "no devnet of this user runs; start one with: timed devnet";
+            CommandError::new(Exit::Unavailable, text)
+        })
 }
 
 /// Asks a running devnet to do something; its answer.
@@ -216,13 +219,18 @@ pub(super) fn ask(dir: Option<&Path>, action: &DevnetAction) -> Result<Value, Co
     (&stream).write_all(line.as_bytes()).map_err(failed)?;
     let line = read_line(&stream).map_err(failed)?;
     let answer: Value = line.parse().map_err(|_| {
-        CommandError::new(Exit::NotReady, "the devnet gave no answer: it may be stopping")
+        CommandError::new(
+            Exit::NotReady,
+            "the devnet gave no answer: it may be stopping",
+        )
     })?;
     match answer.get("error").and_then(Value::as_str) {
         None => Ok(answer),
         Some(text) => {
             let code = answer.get("exit").and_then(Value::as_u64);
-            let found = Exit::ALL.into_iter().find(|exit| Some(u64::from(exit.code())) == code);
+            let found = Exit::ALL
+                .into_iter()
+                .find(|exit| Some(u64::from(exit.code())) == code);
             Err(CommandError::new(found.unwrap_or(Exit::Failure), text))
         }
     }
@@ -243,7 +251,12 @@ mod tests {
         ] {
             assert_eq!(action(&request(&sent)), Some(sent));
         }
-        for text in ["{}", "[]", r#"{"action":"kill"}"#, r#"{"action":"kill","node":65536}"#] {
+        for text in [
+            "{}",
+            "[]",
+            r#"{"action":"kill"}"#,
+            r#"{"action":"kill","node":65536}"#,
+        ] {
             let request: Value = text.parse().expect("JSON");
             assert_eq!(action(&request), None, "{text} asks for nothing");
         }

@@ -61,7 +61,8 @@ impl Follower {
         let Some(client) = self.clients.first_mut() else {
             return Ok(());
         };
-        let waited = client.call_within("waitforblockheight", json!([next, WAIT_MS]), ANSWER_TIMEOUT)?;
+        let waited =
+            client.call_within("waitforblockheight", json!([next, WAIT_MS]), ANSWER_TIMEOUT)?;
         let tip = waited["height"].as_u64().unwrap_or_default();
         if tip < next {
             // Perhaps only this node hears of nothing.

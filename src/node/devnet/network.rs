@@ -106,8 +106,8 @@ pub(super) fn open(options: &DevnetOptions) -> Result<Devnet, CommandError> {
         make(&dir, options)?;
     }
     let file = dir.join("genesis.toml");
-    let text = std::fs::read_to_string(&file)
-        .map_err(|error| CommandError::io("read", &file, &error))?;
+    let text =
+        std::fs::read_to_string(&file).map_err(|error| CommandError::io("read", &file, &error))?;
     let genesis = Genesis::from_toml(&text)
         .map_err(|error| CommandError::new(Exit::Config, format!("{}: {error}", file.display())))?;
     let mut sites = Vec::new();

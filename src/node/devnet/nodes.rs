@@ -180,7 +180,12 @@ impl Node {
             let mut bytes = Vec::new();
             file.take(LOG_TAIL).read_to_end(&mut bytes)?;
             let text = String::from_utf8_lossy(&bytes).into_owned();
-            Ok(text.trim_end().lines().last().unwrap_or_default().to_owned())
+            Ok(text
+                .trim_end()
+                .lines()
+                .last()
+                .unwrap_or_default()
+                .to_owned())
         };
         read().unwrap_or_default()
     }
@@ -268,8 +273,12 @@ impl Crew {
 
 fn ended_early(node: &Node, status: ExitStatus) -> CommandError {
     let code = status.code().unwrap_or_default();
-    let found = Exit::ALL.into_iter().find(|exit| i32::from(exit.code()) == code);
-    let exit = found.filter(|exit| *exit != Exit::Success).unwrap_or(Exit::Failure);
+    let found = Exit::ALL
+        .into_iter()
+        .find(|exit| i32::from(exit.code()) == code);
+    let exit = found
+        .filter(|exit| *exit != Exit::Success)
+        .unwrap_or(Exit::Failure);
     let text = format!(
         "node {} did not start ({}): {}\nits log is {}",
         node.site.index,
