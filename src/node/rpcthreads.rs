@@ -135,6 +135,7 @@ impl Notifier {
     fn tell_decided(&mut self) {
         let view = self.blocks.shared.view();
         let conflicted = self.blocks.shared.take_conflicted();
+        let before = self.told;
         let mut decided = Vec::new();
         while self.told < view.tip.height {
             let height = self.told.next();
@@ -154,7 +155,8 @@ impl Notifier {
             }
             self.told = height;
         }
-        if !decided.is_empty() || !conflicted.is_empty() {
+        // Blocks without transactions count too: somebody may wait for the tip to move.
+        if self.told != before || !conflicted.is_empty() {
             self.send_late(self.service.on_decided(&decided, &conflicted));
         }
     }

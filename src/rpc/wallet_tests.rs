@@ -164,3 +164,40 @@ fn a_refused_payment_frees_its_coins_and_mistakes_have_their_codes() {
     );
     assert_eq!(ask("/wallet/third")["error"]["code"], json!(-18));
 }
+
+#[test]
+fn what_was_reported_final_is_in_the_wallet() {
+    let node = FakeNode::new();
+    let dir = Directory::new();
+    let wallet = node.add_wallet("default", &dir.0);
+    let address = ok(&node, "getnewaddress", json!([]));
+    let address = address.as_str().unwrap();
+    let to = crate::types::address::Program::from_address(address, node.facts.network());
+    let output = crate::types::transaction::TxOutput {
+        value: Amount(200_000_000),
+        program: to.unwrap(),
+    };
+    let kind = crate::types::transaction::TxKind::Transfer;
+    let tx = node.net.lock().spend(kind, HOLDER, output, Vec::new(), &[]);
+    let recent = node.decide(vec![tx.clone()]);
+    let state = ok(
+        &node,
+        "gettransactionfinality",
+        json!([tx.txid.to_string()]),
+    );
+    assert_eq!(state["final"], json!(true));
+    assert_eq!(
+        wallet.lock().synced(),
+        Some(Height(0)),
+        "nobody has told the wallet"
+    );
+    let shown = ok(&node, "getbalance", json!([]));
+    assert_eq!(
+        shown.to_string(),
+        "2.00000000",
+        "no answer is older than what was reported"
+    );
+    let again = wallet.lock().observe(&recent.block, Height(1));
+    assert!(again.is_empty(), "told twice, counted once");
+    assert_eq!(ok(&node, "getbalance", json!([])), shown);
+}

@@ -14,7 +14,7 @@ use crate::types::codec;
 use crate::types::ids::*;
 use crate::types::transaction::{Tx, TxOutput};
 use crate::wallet::{FeePolicy, Terms, Unspent, Wallet};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -221,6 +221,33 @@ fn wallet(call: &Call<'_>) -> Result<Arc<Mutex<Wallet>>, RpcError> {
     })
 }
 
+/// Blocks that a wallet is told here at most; further back it follows the node's own pace (a start, a rescan).
+const BEHIND_COUNT_MAX: u64 = 64;
+
+/// The wallet, told every block that was reported as final when the call began: its answers are not older than that.
+fn caught_up<'a>(
+    call: &Call<'_>,
+    wallet: &'a Mutex<Wallet>,
+) -> Result<MutexGuard<'a, Wallet>, RpcError> {
+    let mut wallet = wallet.lock();
+    let tip = call.view.tip.height;
+    let Some(mut synced) = wallet.synced() else {
+        return Ok(wallet);
+    };
+    if tip.0.saturating_sub(synced.0) > BEHIND_COUNT_MAX {
+        return Ok(wallet);
+    }
+    while synced < tip {
+        let next = synced.next();
+        let Some(block) = call.chain().block(next)? else {
+            break;
+        };
+        wallet.observe(&block, next);
+        synced = next;
+    }
+    Ok(wallet)
+}
+
 fn terms(call: &Call<'_>) -> Terms {
     let genesis = &call.node().facts().genesis;
     let chain = call.node().facts().chain;
@@ -233,7 +260,7 @@ fn listwallets(call: &Call<'_>, _: &Args) -> Result<Reply, RpcError> {
 
 fn getwalletinfo(call: &Call<'_>, _: &Args) -> Result<Reply, RpcError> {
     let wallet = wallet(call)?;
-    let wallet = wallet.lock();
+    let wallet = caught_up(call, &wallet)?;
     let balance = wallet.balance();
     let mut out = json!({
         "walletname": wallet.name(),
@@ -291,7 +318,7 @@ fn getbalance(call: &Call<'_>, args: &Args) -> Result<Reply, RpcError> {
     }
     let minconf = args.integer(1, 1)?;
     let wallet = wallet(call)?;
-    let balance = wallet.lock().balance();
+    let balance = caught_up(call, &wallet)?.balance();
     let total = if minconf <= 0 {
         balance.confirmed.plus(balance.unconfirmed)
     } else {
@@ -342,7 +369,7 @@ fn listunspent(call: &Call<'_>, args: &Args) -> Result<Reply, RpcError> {
     let query = Query::new(args.get(4))?;
     let tip = call.view.tip.height.0;
     let wallet = wallet(call)?;
-    let wallet = wallet.lock();
+    let wallet = caught_up(call, &wallet)?;
     let confirmations = |coin: &Unspent| {
         let made = coin.height.map(|height| (tip + 1).saturating_sub(height.0));
         i64::try_from(made.unwrap_or(0)).unwrap_or(i64::MAX)
@@ -403,7 +430,7 @@ fn sendtoaddress(call: &Call<'_>, args: &Args) -> Result<Reply, RpcError> {
     let output = TxOutput { value, program };
     let wallet = wallet(call)?;
     let sent = {
-        let mut wallet = wallet.lock();
+        let mut wallet = caught_up(call, &wallet)?;
         wallet.send(&[output], memo, &policy, &terms(call), call.now)?
     };
     let txid = sent.tx.txid;
@@ -496,7 +523,7 @@ fn gettransaction(call: &Call<'_>, args: &Args) -> Result<Reply, RpcError> {
     let txid: Txid = args.id(0, "txid")?;
     let wallet = wallet(call)?;
     let decided = find_decided(call, &txid)?;
-    let wallet = wallet.lock();
+    let wallet = caught_up(call, &wallet)?;
     let missing = || RpcError::not_found("Invalid or non-wallet transaction id");
     let known = remembered(&wallet, &txid).ok_or_else(missing)?;
     let tx = decided.as_ref().map(|d| d.tx.clone()).or(known.tx.clone());
