@@ -2,6 +2,9 @@
 //!
 //! `make sim SEED=7 NODES=4 HOURS=1` runs one seed, `make sim-swarm N=1000` many; both set the variables read here.
 
+#[path = "simulation/scenarios.rs"]
+mod scenarios;
+
 use timecoin::sim::faults::Faults;
 use timecoin::sim::swarm;
 use timecoin::sim::world::{Options, Report, Violation, World};
@@ -90,6 +93,29 @@ fn a_bounded_swarm_finds_nothing() {
         heights += report.height.0;
     }
     println!("{count} seeds, {simulated} simulated seconds, {heights} blocks, no violation");
+}
+
+/// The disk checks bite: a store that forgets one kind of record is found out by a network that works, without any fault.
+#[test]
+fn a_store_that_forgets_is_found_out() {
+    for (kind, rule) in [(b'm', "I1"), (b'l', "I3"), (b'p', "I3"), (b'b', "S5")] {
+        let mut options = Options::devnet(1, 4);
+        options.forget = Some(kind);
+        let outcome = World::new(options).run(30 * SECOND);
+        let what = outcome.expect_err("a violation").what;
+        assert!(
+            what.contains(rule),
+            "records '{}': {what}",
+            char::from(kind)
+        );
+    }
+}
+
+/// Seeds that found something, with what it was.
+#[test]
+fn seeds_that_once_found_a_bug() {
+    // After a full disk the core was set up again with votes that still waited for the disk, and peers were sent them.
+    experiment(543, None, 300);
 }
 
 #[test]

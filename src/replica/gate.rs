@@ -107,6 +107,11 @@ impl Gate {
         free
     }
 
+    /// Whether something waits to become durable before it may be said.
+    pub fn holds_back(&self) -> bool {
+        !self.held.is_empty() || !self.batch_held.is_empty()
+    }
+
     /// Batches written and not yet durable.
     pub fn behind(&self) -> u64 {
         self.next - self.durable

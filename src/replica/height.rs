@@ -420,7 +420,9 @@ impl Replica {
     /// signed, and peers are asked for the votes it had seen.
     pub(super) fn revive(&mut self, now: Now, view: &dyn CoinView) -> Result<(), ViewError> {
         let height = self.height.height();
-        if !self.height.refused || self.guard.ready(height, &self.state.validators).is_err() {
+        // What waits for the disk would count, and be told to peers, before it is durable (S5).
+        let waits = !self.height.refused || self.gate.holds_back();
+        if waits || self.guard.ready(height, &self.state.validators).is_err() {
             return Ok(());
         }
         self.height.refused = false;

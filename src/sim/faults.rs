@@ -151,6 +151,28 @@ impl World {
             && !is_over_third(Power(bad + 1), self.validators.total())
     }
 
+    /// Cuts these nodes off from all others, both ways, until [`World::reconnect`].
+    pub fn isolate(&mut self, some: &[usize]) {
+        self.note(&format!("{some:?} are cut off"));
+        for a in 0..self.nodes.len() {
+            for b in (0..self.nodes.len()).filter(|b| some.contains(&a) != some.contains(b)) {
+                self.network.blocked.insert((a, b));
+            }
+        }
+    }
+
+    /// Ends all partitions.
+    pub fn reconnect(&mut self) {
+        self.note("partitions end");
+        self.network.blocked.clear();
+        self.release();
+    }
+
+    /// Starts a node that is down.
+    pub fn power_on(&mut self, node: usize) {
+        self.later(1, crate::sim::world::Event::Start(node));
+    }
+
     /// Splits the nodes in two; sometimes only one direction is cut. Heals by itself.
     fn split(&mut self, outage: u64) {
         let both = self.dice.chance(2, 3);

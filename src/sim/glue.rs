@@ -275,9 +275,13 @@ impl World {
     fn write_signer(
         &mut self,
         i: usize,
-        batch: (u64, SignerBatch, bool),
+        mut batch: (u64, SignerBatch, bool),
         todo: &mut VecDeque<Work>,
     ) {
+        let forget = self.options.forget;
+        batch
+            .1
+            .retain(|(key, _)| forget.is_none() || key.first().copied() != forget);
         let took = self.nodes[i].write_time();
         let node = &mut self.nodes[i];
         if node.full_until > self.now {

@@ -40,6 +40,8 @@ pub struct Options {
     pub latency: (u64, u64),
     /// What goes wrong.
     pub faults: Faults,
+    /// Kind of signer records (first byte of their keys) that never reach the disk: a mutant that the checker must find.
+    pub forget: Option<u8>,
     /// Keep the whole log.
     pub keep_log: bool,
 }
@@ -56,6 +58,7 @@ impl Options {
             pay_every_ms: 700,
             latency: (1_000, 20_000),
             faults: Faults::default(),
+            forget: None,
             keep_log: false,
         }
     }
@@ -141,7 +144,7 @@ pub struct World {
     pub(super) dice: Rng,
     pub(super) validators: Arc<ValidatorSet>,
     pub(super) genesis: Genesis,
-    options: Options,
+    pub(super) options: Options,
     log: Log,
     pub(super) broken: Option<String>,
 }
