@@ -393,9 +393,14 @@ impl ConsensusThread {
         {
             self.backlog.pool_out += 1;
             let reports = self.outbox.reports.clone();
-            self.outbox
-                .pool
-                .spawn(move || reports.put(Report::Verdicts(Verified::check_many(batch))));
+            let results = self.publisher.signature_counters();
+            self.outbox.pool.spawn(move || {
+                let verdicts = Verified::check_many(batch);
+                let good = verdicts.iter().filter(|verdict| verdict.is_ok()).count();
+                results.0.inc_by(good as u64);
+                results.1.inc_by((verdicts.len() - good) as u64);
+                reports.put(Report::Verdicts(verdicts));
+            });
         }
     }
 }

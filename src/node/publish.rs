@@ -4,6 +4,7 @@
 
 use crate::base::time::{MonoUs, Now};
 use crate::crypto::hash::Hash;
+use crate::ledger::decided::DecidedBlock;
 use crate::ledger::mempool::MempoolLimits;
 use crate::ledger::registry::{Entry, Standing};
 use crate::node::queues::Outlet;
@@ -15,6 +16,7 @@ use crate::rpc::node::*;
 use crate::types::amount::Amount;
 use crate::types::ids::*;
 use parking_lot::{Mutex, RwLock};
+use prometheus_client::metrics::counter::Counter;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -147,6 +149,17 @@ impl Publisher {
         self.dirty = true;
     }
 
+    /// Counters of things whose signatures held, and did not.
+    pub fn signature_counters(&self) -> (Counter, Counter) {
+        let of = |result| {
+            self.metrics
+                .signature_checks
+                .get_or_create(&[("result", result)])
+                .clone()
+        };
+        (of("good"), of("bad"))
+    }
+
     /// When the picture is to be made anew.
     pub fn due(&self, _now: Now) -> Option<MonoUs> {
         self.dirty.then(|| self.published.plus_ms(PUBLISH_MS))
@@ -170,39 +183,21 @@ impl Publisher {
                 finality_us,
                 conflicted,
             } => {
-                let header = &decided.block.header;
-                let spent = decided
-                    .delta
-                    .spent
-                    .iter()
-                    .map(|(outpoint, coin)| (*outpoint, coin.output));
-                self.recent.push_back(Arc::new(RecentBlock {
-                    id: decided.certificate.block,
-                    block: decided.block.clone(),
-                    certificate: decided.certificate.clone(),
-                    spent: spent.collect(),
-                }));
-                self.shared.remember_finality(&finality_us);
-                self.publish(now, replica);
-                let mut waiting = self.shared.conflicted.lock();
-                let room = CONFLICTED_COUNT_MAX.saturating_sub(waiting.len());
-                waiting.extend(conflicted.into_iter().take(room));
-                drop(waiting);
-                self.notify.put(());
-                self.measure(
-                    header.time,
-                    since_parent_us,
-                    &finality_us,
-                    decided.block.transactions.len(),
-                );
-                log::info!(
-                    "block decided: height {} round {} txs {} id {} after {:.1} ms",
-                    header.height,
-                    round,
-                    decided.block.transactions.len(),
-                    decided.certificate.block,
-                    since_parent_us as f64 / 1_000.0
-                );
+                let times = (since_parent_us, finality_us);
+                self.decided(now, replica, &decided, round, times, conflicted);
+            }
+            Event::StepDone(step, us) => {
+                let times = &self.metrics.step_duration;
+                times
+                    .get_or_create(&[("step", step)])
+                    .observe(us as f64 / 1e6);
+            }
+            Event::TimedOut(step) => count(&self.metrics.timeouts, "step", step),
+            Event::VoteJudged(step, result) => {
+                self.metrics
+                    .votes
+                    .get_or_create(&[("step", step), ("result", result)])
+                    .inc();
             }
             Event::NewRound(height, at) => {
                 self.metrics.round_changes.inc();
@@ -238,6 +233,50 @@ impl Publisher {
                 log::debug!("shed: {what}");
             }
         }
+    }
+
+    fn decided(
+        &mut self,
+        now: Now,
+        replica: &Replica,
+        decided: &DecidedBlock,
+        round: EraRound,
+        (since_parent_us, finality_us): (u64, Vec<(Txid, u64)>),
+        conflicted: Vec<Txid>,
+    ) {
+        let header = &decided.block.header;
+        let spent = decided
+            .delta
+            .spent
+            .iter()
+            .map(|(outpoint, coin)| (*outpoint, coin.output));
+        self.recent.push_back(Arc::new(RecentBlock {
+            id: decided.certificate.block,
+            block: decided.block.clone(),
+            certificate: decided.certificate.clone(),
+            spent: spent.collect(),
+        }));
+        self.shared.remember_finality(&finality_us);
+        self.publish(now, replica);
+        let mut waiting = self.shared.conflicted.lock();
+        let room = CONFLICTED_COUNT_MAX.saturating_sub(waiting.len());
+        waiting.extend(conflicted.into_iter().take(room));
+        drop(waiting);
+        self.notify.put(());
+        self.measure(
+            header.time,
+            since_parent_us,
+            &finality_us,
+            decided.block.transactions.len(),
+        );
+        log::info!(
+            "block decided: height {} round {} txs {} id {} after {:.1} ms",
+            header.height,
+            round,
+            decided.block.transactions.len(),
+            decided.certificate.block,
+            since_parent_us as f64 / 1_000.0
+        );
     }
 
     fn measure(

@@ -2,6 +2,7 @@
 
 use crate::node::config::Config;
 use crate::node::datadir::DataDir;
+use crate::node::files;
 use crate::node::handle::Wallets;
 use crate::node::run::RunError;
 use crate::storage::{LedgerStore, StorageError};
@@ -59,6 +60,9 @@ impl CoinSource for Source {
     }
 }
 
+/// A passphrase file holds at most this.
+const PASSPHRASE_BYTES_MAX: u64 = 1_024;
+
 /// Opens every wallet of the data directory, and makes the default one if it is not there.
 pub fn load(config: &Config, datadir: &DataDir, ledger: &LedgerStore) -> Result<Wallets, RunError> {
     let wallets = Wallets::default();
@@ -81,13 +85,24 @@ pub fn load(config: &Config, datadir: &DataDir, ledger: &LedgerStore) -> Result<
         let dir = wallet::directory(&root, &default).map_err(|e| failed(&default, e))?;
         let seed = Seed::generate().map_err(|e| failed(&default, e))?;
         Wallet::create(&dir, &seed, "", network, chain).map_err(|e| failed(&default, e))?;
-        names.push(default);
+        names.push(default.clone());
     }
     let source = Source(ledger.clone());
     for name in names {
         let dir = wallet::directory(&root, &name).map_err(|e| failed(&name, e))?;
         let mut opened = Wallet::open(&dir, network, chain).map_err(|e| failed(&name, e))?;
         opened.attach(&source).map_err(|e| failed(&name, e))?;
+        if let (Some(file), true) = (
+            &config.wallet.passphrase_file,
+            *name == *default && opened.is_locked(),
+        ) {
+            let bytes = files::read_private(file, PASSPHRASE_BYTES_MAX)?;
+            let passphrase = String::from_utf8_lossy(&bytes);
+            let passphrase = passphrase.trim_end_matches(['\n', '\r']);
+            opened
+                .unlock(passphrase, None)
+                .map_err(|e| failed(&name, e))?;
+        }
         wallets.write().insert(name, Arc::new(Mutex::new(opened)));
     }
     Ok(wallets)

@@ -218,6 +218,10 @@ impl Replica {
         match item {
             Item::Vote(peer, vote) => {
                 self.height.checking.remove(&vote);
+                self.event(Event::VoteJudged(
+                    vote_name(vote.body.step),
+                    "bad-signature",
+                ));
                 self.out
                     .push(Effect::Fault(peer, "a vote with a bad signature"));
             }
@@ -262,6 +266,7 @@ impl Replica {
         {
             self.seen.insert(vote.voter, vote.clone());
         }
+        self.event(Event::VoteJudged(vote_name(vote.body.step), "counted"));
         self.peers.relay_vote(now.mono, vote);
         self.feed(now, Input::Vote(proof), view)
     }
@@ -368,5 +373,13 @@ impl Replica {
             let bitmap = Message::VoteBitmap(Box::new(self.bitmap()));
             self.out.push(Effect::Send(to, Arc::new(bitmap)));
         }
+    }
+}
+
+/// The name of a vote's step in metrics.
+fn vote_name(step: VoteStep) -> &'static str {
+    match step {
+        VoteStep::Prevote => "prevote",
+        VoteStep::Precommit => "precommit",
     }
 }

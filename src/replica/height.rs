@@ -5,9 +5,9 @@ use crate::consensus::machine::Machine;
 use crate::consensus::messages::{
     HeightContext, Input, Message as Signable, Output, Restored, Sign,
 };
-use crate::consensus::round::Pinned;
+use crate::consensus::round::{Pinned, Step as RoundStep};
 use crate::consensus::rules::Rules;
-use crate::consensus::timeouts::Timer;
+use crate::consensus::timeouts::{Timer, TimerKind};
 use crate::crypto::verify::Verified;
 use crate::ledger::apply::Delta;
 use crate::ledger::coins::{CoinView, ViewError};
@@ -67,6 +67,8 @@ pub(super) struct HeightWork {
     pub(super) certificate: Option<Box<Certificate>>,
     /// Blocks that are wanted: whom they were asked of last, and when to ask somebody else.
     pub(super) wanted: BTreeMap<BlockId, (usize, MonoUs, EraRound)>,
+    /// The step the core is in, and since when.
+    pub(super) step: (&'static str, MonoUs),
     /// When peers are told again which votes are held, while the height takes long.
     pub(super) repair: Option<MonoUs>,
     /// The guard refused a message: the core must be set up again before it can go on.
@@ -112,6 +114,7 @@ impl HeightWork {
             lock: None,
             certificate: None,
             wanted: BTreeMap::new(),
+            step: ("idle", since),
             repair: None,
             refused: false,
         }
@@ -152,6 +155,10 @@ impl Replica {
         {
             self.height.timers.remove(&due);
             if let Some(timer) = self.height.timer_of.get(&(due.1, due.2)).copied() {
+                let state = self.height.engine.state();
+                if timer.round == state.round && step_name(state.step) == timer_name(timer.kind) {
+                    self.event(Event::TimedOut(timer_name(timer.kind)));
+                }
                 self.feed(now, Input::Timeout(timer), view)?;
             }
         }
@@ -175,12 +182,25 @@ impl Replica {
         while let Some(input) = self.inputs.pop_front() {
             let outputs = self.height.engine.handle(input);
             result = self.perform(now, outputs, view);
+            self.note_step(now);
             if result.is_err() {
                 break;
             }
         }
         self.feeding = false;
         result
+    }
+
+    /// Tells how long the step took that has just ended.
+    fn note_step(&mut self, now: Now) {
+        let step = step_name(self.height.engine.state().step);
+        let (before, since) = self.height.step;
+        if step != before {
+            self.height.step = (step, now.mono);
+            if before != "idle" {
+                self.event(Event::StepDone(before, now.mono.since(since)));
+            }
+        }
     }
 
     /// Performs outputs of the core in order.
@@ -533,6 +553,24 @@ impl Replica {
                 self.send(peer, question);
             }
         }
+    }
+}
+
+/// The name of a step in metrics and RPC.
+pub(super) fn step_name(step: RoundStep) -> &'static str {
+    match step {
+        RoundStep::Idle => "idle",
+        RoundStep::Propose => "propose",
+        RoundStep::Prevote => "prevote",
+        RoundStep::Precommit => "precommit",
+    }
+}
+
+fn timer_name(kind: TimerKind) -> &'static str {
+    match kind {
+        TimerKind::Propose => "propose",
+        TimerKind::Prevote => "prevote",
+        TimerKind::Precommit => "precommit",
     }
 }
 

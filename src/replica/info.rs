@@ -5,6 +5,7 @@ use crate::consensus::round::Step;
 use crate::ledger::decided::DecidedBlock;
 use crate::ledger::mempool::Mempool;
 use crate::ledger::state::State;
+use crate::replica::height::step_name;
 use crate::replica::machine::Replica;
 use crate::types::ids::*;
 use crate::types::masternode::Evidence;
@@ -112,12 +113,7 @@ impl Replica {
         ConsensusInfo {
             height,
             at,
-            step: match engine.state().step {
-                Step::Idle => "idle",
-                Step::Propose => "propose",
-                Step::Prevote => "prevote",
-                Step::Precommit => "precommit",
-            },
+            step: step_name(engine.state().step),
             proposer: engine.leader(at.round),
             prevotes,
             precommits,

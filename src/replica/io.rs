@@ -124,6 +124,12 @@ pub enum Event {
         /// Waiting transactions that the block makes impossible.
         conflicted: Vec<Txid>,
     },
+    /// A step of a round is over: its name and how long it took, µs.
+    StepDone(&'static str, u64),
+    /// A timer of the current step ran out.
+    TimedOut(&'static str),
+    /// A vote of a peer was judged: step and result.
+    VoteJudged(&'static str, &'static str),
     /// A round > 0 was entered.
     NewRound(Height, EraRound),
     /// A proposal was made or received.

@@ -351,7 +351,10 @@ impl World {
                 self.note(&format!("node {i} refuses a transaction: {label}"))
             }
             Told::Shed(label) => self.note(&format!("node {i} sheds {label}")),
-            Told::MempoolAccepted(_) => {}
+            Told::StepDone(..)
+            | Told::TimedOut(_)
+            | Told::VoteJudged(..)
+            | Told::MempoolAccepted(_) => {}
         }
     }
 }

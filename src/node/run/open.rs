@@ -41,6 +41,7 @@ macro_rules! run_errors {
     )*};
 }
 run_errors!(
+    crate::node::files::FileError,
     crate::node::datadir::DataDirError,
     keys::KeyError,
     crate::node::provision::ProvisionError
