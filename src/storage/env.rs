@@ -16,7 +16,7 @@ use lmdb_sys as sys;
 use std::ffi::CStr;
 use std::fs::{File, TryLockError};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -75,7 +75,12 @@ impl Env {
     /// Opens the environment in `dir`, making directory and tables that are not there yet.
     pub(super) fn open(dir: &Path, options: &Options<'_>) -> Result<Env, StorageError> {
         let io_error = |action, e| StorageError::from_io(dir, action, e);
-        std::fs::create_dir_all(dir).map_err(|e| io_error("making the directory", e))?;
+        // Private even where the data directory may be listed by others.
+        let mut private = std::fs::DirBuilder::new();
+        private.recursive(true).mode(0o700);
+        private
+            .create(dir)
+            .map_err(|e| io_error("making the directory", e))?;
         let data = dir.join(DATA_FILE);
         let file = File::options()
             .read(true)

@@ -78,7 +78,7 @@ pub(super) struct Devnet {
     /// directory of the network (default: a fresh temporary one; to act on a network: the newest of this user)
     #[argh(option, arg_name = "dir")]
     pub(super) dir: Option<String>,
-    /// P2P port of node 0 (default 24300); node I has 10 I more, its HTTP port is one above
+    /// P2P port of node 0 (default 24300, or any that are free; 0: any that are free); node I has 10 I more, its HTTP port is one above
     #[argh(option, arg_name = "port")]
     pub(super) base_port: Option<u16>,
     /// make the same keys and genesis every time (default: random)

@@ -42,6 +42,9 @@ impl Follower {
     pub(super) fn run(mut self) {
         if let Some(height) = self.height() {
             self.next = height.max(1);
+            let client = self.clients.first_mut();
+            let parent = client.and_then(|client| header(client, self.next - 1).ok());
+            self.parent_ms = parent.and_then(|parent| parent["time_ms"].as_u64());
         }
         loop {
             if self.step().is_err() {
