@@ -75,9 +75,18 @@ fn batch_holds(checks: &[Check]) -> bool {
 
 /// Below this a batch saves nothing.
 const BATCH_MIN: usize = 4;
+/// Beyond this a batch gains nothing from being larger, and halves of it are checked side by side.
+const BATCH_MAX: usize = 512;
 
 fn split(checks: &[Check], out: &mut [bool]) {
-    if checks.len() < BATCH_MIN {
+    if checks.len() > BATCH_MAX {
+        let middle = checks.len() / 2;
+        let (left, right) = out.split_at_mut(middle);
+        rayon::join(
+            || split(&checks[..middle], left),
+            || split(&checks[middle..], right),
+        );
+    } else if checks.len() < BATCH_MIN {
         for (check, verdict) in checks.iter().zip(out) {
             *verdict = check.verify();
         }
@@ -102,6 +111,8 @@ pub fn verify_each(checks: &[Check]) -> Vec<bool> {
 pub fn verify_all(checks: &[Check]) -> bool {
     if checks.len() < BATCH_MIN {
         checks.iter().all(Check::verify)
+    } else if checks.len() > BATCH_MAX {
+        verify_each(checks).into_iter().all(|good| good)
     } else {
         // A batch that fails may only do so because it holds a bad signature, but a verdict is never left to a batch.
         batch_holds(checks) || checks.iter().all(Check::verify)
@@ -199,6 +210,10 @@ mod tests {
             assert_eq!(*verdict, i != 5 && i != 36, "L6: check {i}");
         }
         assert!(!verify_all(&checks));
+        let mut many: Vec<Check> = (0..=BATCH_MAX).map(|i| good(i as u8)).collect();
+        assert!(verify_all(&many), "halves are checked side by side");
+        many[BATCH_MAX].message = Hash::ZERO;
+        assert!(!verify_all(&many) && verify_each(&many)[..BATCH_MAX].iter().all(|ok| *ok));
         let values = checks
             .iter()
             .enumerate()

@@ -20,6 +20,9 @@ use crate::types::masternode::SlotPart;
 use crate::types::vote::SignedProposal;
 use std::sync::Arc;
 
+/// Blocks of one height that are collected and judged at a time. A leader that signs more gives evidence, not work.
+const BLOCK_COUNT_MAX: usize = 16;
+
 impl Replica {
     /// When a block that this node is to build can leave (S4): never before its stamp is near.
     pub(super) fn build_due(&self, now: Now) -> Deadline {
@@ -109,6 +112,9 @@ impl Replica {
         }
         if held && !wanted {
             return;
+        }
+        if self.height.blocks.len() >= BLOCK_COUNT_MAX && !wanted {
+            return self.event(Event::Shed("blocks of a height"));
         }
         // A second, different proposal of a round goes on to the core: it is evidence.
         let leads = self.height.engine.leader(body.round) == Some(proposal.signed.proposer);
