@@ -46,6 +46,9 @@ pub struct Config {
     pub ping_interval_ms: u64,
     /// Connections from others that are kept, validators not counted.
     pub inbound_max: usize,
+    /// Where this node stands at its start: what peers hear first. Never less, as a peer that lost its signer store counts
+    /// on it (B7 step 4).
+    pub status: Status,
     /// Seed of the jitter of dials.
     pub seed: u64,
 }
@@ -194,7 +197,7 @@ impl Machine {
     pub fn new(config: Config) -> Machine {
         let rng = Rng::new(config.seed);
         let mut machine = Machine {
-            status: Status::default(),
+            status: config.status,
             operators: BTreeMap::new(),
             peers: BTreeMap::new(),
             targets: Vec::new(),

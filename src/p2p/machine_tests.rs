@@ -18,6 +18,10 @@ fn machine(i: u8, targets: &[&str]) -> Machine {
         targets: targets.iter().map(|t| t.to_string()).collect(),
         ping_interval_ms: 1_000,
         inbound_max: 8,
+        status: Status {
+            height: Height(u64::from(i)),
+            ..Status::default()
+        },
         seed: u64::from(i),
     })
 }
@@ -214,4 +218,20 @@ fn dead_peers_are_noticed_by_unanswered_pings() {
         assert!(now < 60_000, "B2: dead after 3 missed pings");
     };
     assert!(down >= 3_000, "not before three pings were missed: {down}");
+}
+
+/// A node that lost its signer store asks its peers how far they are (B7 step 4). After a power cut all had just started, had
+/// decided nothing since, and greeted with height 0: the store was trusted again far below votes of its own.
+#[test]
+fn the_first_word_of_a_node_is_where_it_stands() {
+    let (mut a, mut b) = (machine(1, &["b"]), machine(2, &[]));
+    let (fa, _) = meet(&mut a, &mut b, (1, 2), at(0));
+    let told = fa.iter().find_map(|e| {
+        if let Effect::Up(_, facts) = e {
+            Some(facts.status.height)
+        } else {
+            None
+        }
+    });
+    assert_eq!(told, Some(Height(2)), "B7 step 4");
 }

@@ -72,6 +72,9 @@ pub struct Status {
     pub height: Height,
     /// Block decided there.
     pub block: BlockId,
+    /// Greatest height at which the sender's operator key has signed; 0 if it has not. A node that rebuilds its ledger is
+    /// behind what it once knew: who asks for tips (B7 step 4) must not take its height for the network's.
+    pub voted: Height,
     /// Slot of the sender's wall clock.
     pub slot: Slot,
     /// The sender's wall clock.

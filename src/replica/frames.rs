@@ -50,7 +50,7 @@ impl Replica {
         if let Some(masternode) = known.masternode {
             self.clock.told(masternode, status.clock, now);
             if self.guard.me() != Some(masternode) {
-                self.guard.tip_of(masternode, status.height);
+                self.guard.tip_of(masternode, status.height, status.voted);
                 let (era, height) = (self.state.tip.era, self.state.height());
                 self.guard.advance(era, height, &self.state.validators);
             }

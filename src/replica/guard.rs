@@ -93,6 +93,11 @@ impl Guard {
         self.high_water
     }
 
+    /// Greatest height at which this key is known to have signed, 0 if none.
+    pub fn voted(&self) -> Height {
+        self.high_water.map_or(Height(0), |mark| mark.height)
+    }
+
     /// Whether the signer store is trusted.
     pub fn is_sure(&self) -> bool {
         self.trust == Trust::Sure
@@ -188,10 +193,12 @@ impl Guard {
         self.tips.clear();
     }
 
-    /// A masternode, proved by its operator key, told its decided height.
-    pub fn tip_of(&mut self, masternode: MasternodeId, height: Height) {
+    /// A masternode, proved by its operator key, told its decided height and the greatest height it voted at. It voted there
+    /// because the height below was decided, even if it has lost that block since.
+    pub fn tip_of(&mut self, masternode: MasternodeId, height: Height, voted: Height) {
         if matches!(self.trust, Trust::Asking(_)) {
-            self.tips.entry(masternode).or_insert(height);
+            let known = height.max(Height(voted.0.saturating_sub(1)));
+            self.tips.entry(masternode).or_insert(known);
         }
     }
 
@@ -307,14 +314,14 @@ mod tests {
     fn a_lost_store_signs_again_two_heights_after_every_tip() {
         let mut guard = Guard::new(Some(id(1)), None, Some("store missing".into()));
         let four = set(&[1, 2, 3, 4]);
-        guard.tip_of(id(2), Height(7));
-        guard.tip_of(id(3), Height(9));
+        guard.tip_of(id(2), Height(7), Height(0));
+        guard.tip_of(id(3), Height(9), Height(0));
         guard.advance(Era(0), Height(9), &four);
         assert!(
             !guard.is_sure(),
             "B7.4: more than 2S/3 without the own power: all three others of four"
         );
-        guard.tip_of(id(4), Height(8));
+        guard.tip_of(id(4), Height(8), Height(0));
         for height in 9..=10 {
             assert_eq!(guard.advance(Era(0), Height(height), &four), None);
         }
@@ -333,11 +340,28 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_rebuilds_its_ledger_does_not_lower_the_tip() {
+        let mut guard = Guard::new(Some(id(1)), None, Some("lost".into()));
+        let four = set(&[1, 2, 3, 4]);
+        guard.tip_of(id(2), Height(0), Height(9));
+        guard.tip_of(id(3), Height(0), Height(0));
+        guard.tip_of(id(4), Height(0), Height(0));
+        for height in 0..=9 {
+            assert_eq!(
+                guard.advance(Era(0), Height(height), &four),
+                None,
+                "B7.4: it voted at 9, so 8 was decided"
+            );
+        }
+        assert!(guard.advance(Era(0), Height(10), &four).is_some());
+    }
+
+    #[test]
     fn a_change_of_the_set_asks_again() {
         let mut guard = Guard::new(Some(id(1)), None, Some("lost".into()));
         [2, 3, 4]
             .iter()
-            .for_each(|i| guard.tip_of(id(*i), Height(5)));
+            .for_each(|i| guard.tip_of(id(*i), Height(5), Height(0)));
         guard.advance(Era(0), Height(5), &set(&[1, 2, 3, 4]));
         let other = set(&[1, 5, 6, 7]);
         guard.advance(Era(0), Height(6), &other);
@@ -349,7 +373,7 @@ mod tests {
         );
         [5, 6, 7]
             .iter()
-            .for_each(|i| guard.tip_of(id(*i), Height(8)));
+            .for_each(|i| guard.tip_of(id(*i), Height(8), Height(0)));
         guard.advance(Era(0), Height(8), &other);
         guard.advance(Era(0), Height(9), &other);
         assert!(guard.advance(Era(0), Height(10), &other).is_some());

@@ -291,6 +291,7 @@ impl Replica {
             era: self.state.tip.era,
             height: self.state.height(),
             block: self.state.block(),
+            voted: self.guard.voted(),
             slot: Slot(now.wall.0 / self.state.params().slot_ms),
             clock: now.wall,
         }

@@ -149,6 +149,7 @@ impl Node {
                 5_000
             },
             inbound_max: 61,
+            status: replica.status(now),
             seed: self.rng.next_u64(),
         });
         let sync = sync::Machine::new(genesis.chain_id(), applied(&replica));

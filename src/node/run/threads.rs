@@ -3,6 +3,7 @@
 use super::RunError;
 use super::open::Opened;
 use super::site::{Site, Wires};
+use crate::base::time::Now;
 use crate::ledger::mempool::{MempoolLimits, decode_saved};
 use crate::net::{HttpToken, NetConfig, NetError, NodeIdentity, Reactor, WakeHandle};
 use crate::node::clock::Clock;
@@ -218,7 +219,7 @@ fn listen(config: &Config, opened: &Opened) -> Result<(Reactor, WakeHandle), Run
     })
 }
 
-fn peer_machine(config: &Config, opened: &Opened, replica: &Replica, seed: u64) -> p2p::Machine {
+fn peer_machine(config: &Config, opened: &Opened, replica: &Replica, now: Now) -> p2p::Machine {
     let registry = replica.state().registry();
     let own = replica.masternode();
     let registered = registry.entries().iter().filter(|e| Some(e.id) != own);
@@ -245,7 +246,8 @@ fn peer_machine(config: &Config, opened: &Opened, replica: &Replica, seed: u64) 
         targets,
         ping_interval_ms: config.p2p.ping_interval_ms,
         inbound_max: config.p2p.max_inbound,
-        seed,
+        status: replica.status(now),
+        seed: now.wall.0,
     })
 }
 
@@ -305,7 +307,7 @@ pub(super) fn start(config: &Config, mut opened: Opened) -> Result<Running, RunE
         durable,
         wires: Wires::new(),
     };
-    let machine = peer_machine(config, &opened, &replica, clock.now().wall.0);
+    let machine = peer_machine(config, &opened, &replica, clock.now());
     let threads = &config.threads;
     let (signer, ledger, wake) = site.disks(&mut crew, &mut opened)?;
     let (syncer, inbox) = (site.syncer(&opened, &replica), site.wires.sync.1.clone());
