@@ -84,7 +84,7 @@ fn the_same_seed_gives_the_same_log() {
 
 #[test]
 fn a_bounded_swarm_finds_nothing() {
-    let (first, count) = (given("FIRST").unwrap_or(1), given("SEEDS").unwrap_or(12));
+    let (first, count) = (given("FIRST").unwrap_or(1), given("SEEDS").unwrap_or(6));
     let seconds = given("SECONDS").unwrap_or(60);
     let (mut simulated, mut heights) = (0, 0);
     for seed in first..first + count {
@@ -116,6 +116,30 @@ fn a_store_that_forgets_is_found_out() {
 fn seeds_that_once_found_a_bug() {
     // After a full disk the core was set up again with votes that still waited for the disk, and peers were sent them.
     experiment(543, None, 300);
+}
+
+/// Finality and traffic by number of masternodes, 5 to 150 ms apart, mainnet parameters.
+#[test]
+#[ignore = "a measurement: cargo test --release --test simulation scale -- --ignored --nocapture"]
+fn scale() {
+    println!(
+        "masternodes  p50 ms  p99 ms  blocks  frames a block and node  bytes a block and node"
+    );
+    for count in [4, 16, 64] {
+        let mut options = Options::devnet(5, count);
+        options.network = timecoin::types::address::Network::Main;
+        options.latency = (5_000, 150_000);
+        let report = run(options, given("SECONDS").unwrap_or(60));
+        let (p50, p99) = report.finality_us;
+        let each = report.height.0 * count as u64;
+        let (bytes, frames) = (report.sent.0 / each, report.sent.1 / each);
+        println!(
+            "{count:>11}  {:>6}  {:>6}  {:>6}  {frames:>23}  {bytes:>22}",
+            p50 / 1_000,
+            p99 / 1_000,
+            report.height
+        );
+    }
 }
 
 #[test]
