@@ -1,0 +1,7 @@
+//! Networks of real processes: what users are promised, through kills and bad input.
+
+mod bad_input;
+mod crash;
+mod load;
+mod network;
+mod support;
