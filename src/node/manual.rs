@@ -6,6 +6,8 @@
 //! A page holds `.\" BEGIN GENERATED name` and `.\" END GENERATED` lines; what is between them is written by
 //! `TIMECOIN_REGENERATE=1 cargo test --lib manual` (make regenerate), and a test fails when it is stale.
 
+mod tables;
+
 use std::fmt::Write;
 use std::path::Path;
 
@@ -162,9 +164,14 @@ fn config() -> String {
 /// `page` with the text between the markers of `part` replaced; None if the markers are not there.
 fn splice(page: &str, part: &str, text: &str) -> Option<String> {
     let begin = format!(".\\\" BEGIN GENERATED {part}\n");
-    let (before, rest) = page.split_once(&begin)?;
-    let (_, after) = rest.split_once(".\\\" END GENERATED\n")?;
-    Some(format!("{before}{begin}{text}.\\\" END GENERATED\n{after}"))
+    splice_between(page, &begin, ".\\\" END GENERATED\n", text)
+}
+
+/// `page` with the text between `begin` and the next `end` replaced; None if they are not there.
+fn splice_between(page: &str, begin: &str, end: &str, text: &str) -> Option<String> {
+    let (before, rest) = page.split_once(begin)?;
+    let (_, after) = rest.split_once(end)?;
+    Some(format!("{before}{begin}{text}{end}{after}"))
 }
 
 /// Fails if `path` (from the top of the tree) is not `fresh`; with TIMECOIN_REGENERATE set it is written instead.
