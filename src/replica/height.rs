@@ -15,6 +15,7 @@ use crate::ledger::state::State;
 use crate::p2p::messages::{Message, PeerId, Proposal, RoundHeld, VoteBitmap};
 use crate::replica::assembly::Assembly;
 use crate::replica::gate::Held;
+use crate::replica::guard::Refusal;
 use crate::replica::io::*;
 use crate::replica::machine::Replica;
 use crate::replica::record::{Position, Record, Step};
@@ -334,8 +335,9 @@ impl Replica {
             round: at.round,
             step,
         };
-        if self.guard.take(position, &self.state.validators).is_err() {
-            self.height.refused = true;
+        if let Err(refusal) = self.guard.take(position, &self.state.validators) {
+            // A position that is gone stays gone: setting the core up again would only ask for it once more.
+            self.height.refused |= refusal != Refusal::HighWater;
             return;
         }
         self.gate.write(&Record::HighWater(position));
