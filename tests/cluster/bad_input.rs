@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use timecoin::base::rng::Rng;
 use timecoin::node::client::ClientError;
 
+use crate::stranger;
 use crate::support::{Cluster, Node, PATIENCE, run_timed, timed, wait_for, wait_until};
 
 /// A network of one masternode, running.
@@ -65,6 +66,25 @@ fn noise_on_the_peer_port_is_dropped() {
         // The node may hang up before everything is written.
         let _ = stream.write_all(&bytes);
         assert_dropped(stream);
+    }
+    assert_works(node);
+}
+
+#[test]
+fn a_frame_that_claims_4_gib_ends_the_connection_of_its_sender() {
+    let cluster = alone();
+    let node = &cluster.nodes[0];
+    let claim = u32::MAX.to_le_bytes();
+    // Hello as a whole frame; as the first fragment of a longer one.
+    let whole = [&claim[..], &[1], &[7; 500]].concat();
+    let unit = 16_384u32.to_le_bytes();
+    let fragment = [&unit[..], &[0xc0], &claim, &[1], &[7; 500]].concat();
+    for (bytes, seed) in [(whole, 1), (fragment, 2)] {
+        stranger::say(connect(node.port), [seed; 32], &bytes);
+        let told = |line: &str| line.contains("claims 4294967295 bytes");
+        wait_until("the log says what was wrong", || {
+            node.logged().lines().filter(|line| told(line)).count() == usize::from(seed)
+        });
     }
     assert_works(node);
 }

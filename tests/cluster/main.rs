@@ -4,4 +4,5 @@ mod bad_input;
 mod crash;
 mod load;
 mod network;
+mod stranger;
 mod support;
