@@ -136,6 +136,11 @@ impl Replica {
         }
         replica.evidence = found.evidence.drain(..).map(|e| (e.offender, e)).collect();
         replica.redo(&mut found, now, view)?;
+        if replica.guard.is_sure() && reaches_beyond(&found, replica.state.height().next()) {
+            // Locks of heights that the ledger has yet to reach again would be forgotten on the way (I4).
+            let why = "the ledger is behind what this key has signed: it was lost or replaced by an older one";
+            replica.guard.distrust(why);
+        }
         replica.resume(found, now, view)?;
         let effects = replica.handle(now, Input::Tick, view)?;
         Ok((replica, effects))
@@ -291,6 +296,17 @@ fn votes_of(certificate: &Certificate, set: &ValidatorSet, branch: Branch) -> Ve
     signers.filter_map(vote).collect()
 }
 
+/// Whether the store holds a message or a lock of a height above `next`, which I6 rules out for a ledger of its own: block
+/// and certificate below a message are on disk before the message, so that redoing reaches its height.
+fn reaches_beyond(found: &Found, next: Height) -> bool {
+    let last = [
+        found.votes.last_key_value().map(|(height, _)| *height),
+        found.proposals.last_key_value().map(|(height, _)| *height),
+        found.locks.last_key_value().map(|(height, _)| *height),
+    ];
+    last.into_iter().flatten().any(|height| height > next)
+}
+
 /// B7 step 1: a stored certificate that holds a vote of this key above the high-water mark betrays a stale store.
 fn votes_above(found: &Found, state: &State, me: Option<MasternodeId>) -> Option<String> {
     let me = me?;
@@ -308,4 +324,28 @@ fn votes_above(found: &Found, state: &State, me: Option<MasternodeId>) -> Option
         })
     });
     above.then(|| "the signer store holds a vote of this key above its own high-water mark".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_outlived_its_ledger_is_noticed() {
+        let mut found = Found::default();
+        assert!(!reaches_beyond(&found, Height(1)), "a new network starts");
+        let lock = Pinned {
+            block: BlockId::default(),
+            at: EraRound::default(),
+        };
+        found.locks.insert(Height(7), lock);
+        assert!(
+            !reaches_beyond(&found, Height(7)),
+            "the height under way: redone blocks reach it"
+        );
+        assert!(
+            reaches_beyond(&found, Height(1)),
+            "I4: the ledger was lost, and on the way back to height 7 its lock would be forgotten"
+        );
+    }
 }
