@@ -5,4 +5,6 @@ pub mod hash;
 pub mod keys;
 pub mod lthash;
 pub mod merkle;
+#[cfg(test)]
+mod vectors;
 pub mod verify;

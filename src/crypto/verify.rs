@@ -61,15 +61,22 @@ impl rand_core::TryCryptoRng for Coefficients {}
 
 fn batch_holds(checks: &[Check]) -> bool {
     let mut seed = Hasher::new(Domain::BatchSeed);
-    let mut verifier = Verifier::new();
     for check in checks {
         seed.update(&check.key.0)
             .update(&check.message.0)
             .update(&check.signature.0);
-        verifier.queue(check.item());
+    }
+    items_hold(checks.iter().map(Check::item).collect(), seed.finish())
+}
+
+/// Whether all items hold, checked together with coefficients that `seed` (a hash of all of them) fixes.
+pub(super) fn items_hold(items: Vec<Item>, seed: Hash) -> bool {
+    let mut verifier = Verifier::new();
+    for item in items {
+        verifier.queue(item);
     }
     let mut xof = blake3::Hasher::new();
-    xof.update(&seed.finish().0);
+    xof.update(&seed.0);
     verifier.verify(Coefficients(xof.finalize_xof())).is_ok()
 }
 
