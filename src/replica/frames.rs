@@ -23,6 +23,7 @@ impl Replica {
         self.peers.up(peer, status);
         let bitmap = self.bitmap();
         self.send(peer, Message::VoteBitmap(Box::new(bitmap)));
+        self.greet_with_transactions(peer);
     }
 
     /// B7 step 2: a validator is shown the highest vote held by its key; an empty frame says that there is none.

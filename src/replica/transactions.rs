@@ -16,8 +16,12 @@ use std::sync::Arc;
 
 /// Transactions asked for and not yet arrived; beyond it inventories are ignored.
 const REQUESTED_COUNT_MAX: usize = 8_192;
+/// Transactions named to a peer that has just connected, the oldest: as many as it will ask for.
+const GREETING_COUNT_MAX: usize = 8_000;
 /// A transaction that was asked for may be asked of another peer after this time, ms.
 const REQUEST_MS: u64 = 2_000;
+
+const _: () = assert!(GREETING_COUNT_MAX <= REQUESTED_COUNT_MAX);
 
 fn source_of(origin: Origin) -> Source {
     match origin {
@@ -214,6 +218,18 @@ impl Replica {
             self.send(
                 peer,
                 Message::GetTx(BoundedVec::take_from(part.iter().copied())),
+            );
+        }
+    }
+
+    /// Names to a new peer what waits here: it was told to others before this one came, or to nobody.
+    pub(super) fn greet_with_transactions(&mut self, peer: PeerId) {
+        let waiting = self.mempool.iter().take(GREETING_COUNT_MAX);
+        let wtxids: Vec<Wtxid> = waiting.map(|(tx, _)| tx.wtxid).collect();
+        for part in wtxids.chunks(INV_COUNT_MAX) {
+            self.send(
+                peer,
+                Message::TxInv(BoundedVec::take_from(part.iter().copied())),
             );
         }
     }

@@ -68,6 +68,23 @@ fn a_payment_becomes_final_on_all_nodes_and_its_proof_needs_no_node() {
     }
 }
 
+#[test]
+fn a_payment_made_to_a_node_that_is_alone_reaches_those_that_come_later() {
+    let cluster = Cluster::make(4);
+    let alone = &cluster.nodes[0];
+    alone.start();
+    alone.await_ready();
+    let txid = alone.pay(&alone.new_address(), "1");
+    let late = &cluster.nodes[1];
+    late.start();
+    late.await_ready();
+    // Two of four decide nothing, so it stays where it is.
+    wait_until("a new peer is told what waits", || {
+        let waiting = late.call("getrawmempool", json!([]));
+        waiting.as_array().is_some_and(|all| all.contains(&txid))
+    });
+}
+
 /// The nodes see that a quorum is missing. The height at which they stand from then on: what was decided before has
 /// reached both.
 fn await_lack_of_quorum(a: &Node, b: &Node) -> u64 {
