@@ -74,6 +74,8 @@ pub enum Command {
     Topology,
     /// Check the ledger on disk.
     DbVerify,
+    /// Move the ledger aside, to be fetched again.
+    DbRebuild,
 }
 
 /// `timed testnet`.
@@ -261,6 +263,7 @@ fn command(timed: args::Timed) -> Result<Command, String> {
         Some(Sub::Topology(args::Topology {})) => Command::Topology,
         Some(Sub::Db(args::Db { sub })) => match sub {
             args::DbSub::Verify(args::DbVerify {}) => Command::DbVerify,
+            args::DbSub::Rebuild(args::DbRebuild {}) => Command::DbRebuild,
         },
     })
 }

@@ -5,6 +5,7 @@
 //! command that needs none.
 
 mod init;
+mod rebuild;
 mod signer;
 mod topology;
 mod verify;
@@ -146,6 +147,7 @@ fn command(invocation: Invocation) -> Result<Exit, CommandError> {
         Command::SignerInit { above, i_know } => print(&signer::init(&config, above, i_know)?),
         Command::Topology => return Ok(show(&topology::topology(&config)?)),
         Command::DbVerify => return Ok(show(&verify::verify(&config)?)),
+        Command::DbRebuild => return Ok(show(&rebuild::rebuild(&config)?)),
         Command::Node
         | Command::Testnet(_)
         | Command::Devnet(_)

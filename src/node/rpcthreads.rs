@@ -1,8 +1,10 @@
 //! The rpc workers, and the notify thread that tells wallets and waiting clients what was decided.
 
+use crate::ledger::mempool::encode_saved;
 use crate::net::{HttpResponse, HttpToken, WakeHandle};
 use crate::node::clock::Clock;
 use crate::node::consensus::Call;
+use crate::node::files;
 use crate::node::handle::Wallets;
 use crate::node::meter::Meter;
 use crate::node::netcmd::NetCommand;
@@ -13,6 +15,7 @@ use crate::rpc::service::Service;
 use crate::sync::BlockReader;
 use crate::types::ids::*;
 use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -21,6 +24,8 @@ use std::time::Duration;
 const BEAT: Duration = Duration::from_secs(1);
 /// Wait before an answer is offered to a full net queue again.
 const ANSWER_RETRY: Duration = Duration::from_millis(2);
+/// The mempool is saved this often, ms (section 5).
+const MEMPOOL_SAVE_MS: u64 = 60_000;
 /// Wallets are asked this often for what they want sent again, ms.
 const WALLET_TICK_MS: u64 = 1_000;
 
@@ -94,12 +99,17 @@ pub struct Notifier {
     pub answers: Answers,
     /// Everything up to this height has been told.
     pub told: Height,
+    /// The file that keeps the mempool over a restart.
+    pub mempool_file: PathBuf,
+    /// Names the network in it.
+    pub chain: ChainId,
 }
 
 impl Notifier {
     /// Runs until the node stops, then flushes wallets.
     pub fn run(mut self, mut meter: Meter, wakes: &Receiver<()>) {
         let mut tick = self.clock.mono();
+        let mut save = tick.plus_ms(MEMPOOL_SAVE_MS);
         while !self.answers.stop.load(Ordering::Acquire) {
             let due = self.service.next_deadline().map_or(tick, |at| at.min(tick));
             meter.worked();
@@ -111,6 +121,10 @@ impl Notifier {
             }
             self.tell_decided();
             self.send_late(self.service.on_time());
+            if self.clock.mono() >= save {
+                save = self.clock.mono().plus_ms(MEMPOOL_SAVE_MS);
+                self.save_mempool();
+            }
             if self.clock.mono() >= tick {
                 tick = self.clock.mono().plus_ms(WALLET_TICK_MS);
                 self.tick_wallets();
@@ -158,6 +172,27 @@ impl Notifier {
         // Blocks without transactions count too: somebody may wait for the tip to move.
         if self.told != before || !conflicted.is_empty() {
             self.send_late(self.service.on_decided(&decided, &conflicted));
+        }
+    }
+
+    /// A crash loses no more than a minute of what was waiting (section 5). The consensus thread only lends the list.
+    fn save_mempool(&self) {
+        let (sender, receiver) = bounded(1);
+        let ask = Call::Ask(Box::new(move |replica, _, _| {
+            // Who asked may have given up by now.
+            let _ = sender.try_send(replica.mempool().saved());
+        }));
+        let Ok(saved) = self
+            .calls
+            .offer(ask)
+            .map_err(|_| ())
+            .and_then(|()| receiver.recv_timeout(BEAT).map_err(|_| ()))
+        else {
+            return;
+        };
+        let bytes = encode_saved(self.chain, saved.into_iter());
+        if let Err(error) = files::write_private(&self.mempool_file, &bytes) {
+            log::warn!("the mempool is not saved: {error}");
         }
     }
 

@@ -28,7 +28,7 @@ mod tests_random;
 
 pub use outcome::{Admission, AdmitError, Admitted, Departed, Departure, Refusal, Settled};
 pub use rate::FeeRate;
-pub use saved::{SavedError, SavedTx, decode_saved};
+pub use saved::{SavedError, SavedTx, decode_saved, encode_saved};
 pub use select::{Found, Selection, ShortIds};
 
 use crate::base::limits::*;
@@ -531,13 +531,18 @@ impl Mempool {
         }
     }
 
-    /// The content of the mempool's file.
-    pub fn save(&self, chain: ChainId) -> Vec<u8> {
+    /// What the mempool's file is to hold; cheap, as transactions are shared. [`encode_saved`] makes the bytes.
+    pub fn saved(&self) -> Vec<SavedTx> {
         let all = self.iter().map(|(tx, added)| SavedTx {
             added,
             tx: tx.clone(),
         });
-        saved::encode(chain, all)
+        all.collect()
+    }
+
+    /// The content of the mempool's file.
+    pub fn save(&self, chain: ChainId) -> Vec<u8> {
+        encode_saved(chain, self.saved().into_iter())
     }
 }
 

@@ -43,7 +43,7 @@ pub enum SavedError {
 }
 
 /// The file's content. Parents stand before children.
-pub(super) fn encode(chain: ChainId, transactions: impl Iterator<Item = SavedTx>) -> Vec<u8> {
+pub fn encode_saved(chain: ChainId, transactions: impl Iterator<Item = SavedTx>) -> Vec<u8> {
     codec::encode(&Saved {
         version: VERSION,
         chain,

@@ -204,7 +204,13 @@ pub(super) struct Db {
 #[argh(subcommand)]
 pub(super) enum DbSub {
     Verify(DbVerify),
+    Rebuild(DbRebuild),
 }
+
+/// Move a damaged ledger aside, so that the next start fetches it from peers and verifies it. The node must not run.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "rebuild", help_triggers("-h", "--help"))]
+pub(super) struct DbRebuild {}
 
 /// Check the ledger on disk: every block, certificate and the state against its root. The node must not run.
 #[derive(FromArgs, ArgsInfo)]

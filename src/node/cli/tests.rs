@@ -111,6 +111,7 @@ fn care_commands() {
     assert_eq!(run("signer init --above=9 --i-know").command, init);
     assert_eq!(run("topology").command, Command::Topology);
     assert_eq!(run("db verify --datadir x").command, Command::DbVerify);
+    assert_eq!(run("db rebuild").command, Command::DbRebuild);
     assert_eq!(run("--check-config").command, Command::CheckConfig);
     assert_eq!(
         run("--print-config --network dev").command,

@@ -237,7 +237,7 @@ static KEYS: [KeySpec; 35] = [
     derived("rpc", "rate_user", Kind::Integer { min: 0, max: 10_000_000 }, "10000; on dev 0").unit("calls/s").reloads()
         .help("Calls per second by one user, a batch counting each of its calls; beyond it 429. 0 = no limit."),
     number("storage", "map_size_gib", (1, 16_384), "64", "GiB")
-        .help("Address space reserved for the ledger. The file is sparse and grows only with its content; the node stops with 74 when it is full."),
+        .help("Address space reserved for the ledger. The file is sparse and grows only with its content; when it is full the node stops signing and tries again every second."),
     number("mempool", "max_mb", (8, 1_024), "64", "MB")
         .help("Bytes of waiting transactions. Beyond it those with the lowest fee rate leave first."),
     number("mempool", "max_count", (100, 1_000_000), "50000", "transactions")

@@ -281,6 +281,8 @@ impl Site<'_> {
             calls: wires.calls.0.clone(),
             answers,
             told: self.durable,
+            mempool_file: opened.datadir.mempool(),
+            chain: opened.genesis.chain_id(),
         };
         let wakes = wires.notify.1.clone();
         all.push(spawn(notify, cores, move |meter| {

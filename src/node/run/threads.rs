@@ -12,6 +12,7 @@ use crate::node::datadir::{DirLock, OperatorLock};
 use crate::node::exit::Exit;
 use crate::node::handle::Handle;
 use crate::node::meter::{Gauge, Meter};
+use crate::node::netcmd::NetCommand;
 use crate::node::publish::{Parts, Shared, view_of};
 use crate::node::queues::Outlet;
 use crate::node::syncer::SyncInput;
@@ -39,6 +40,7 @@ pub(super) struct Running {
     service: Arc<Service<HttpToken>>,
     cookie: String,
     sync: Outlet<SyncInput>,
+    net: Outlet<NetCommand>,
     net_thread: JoinHandle<Result<(), NetError>>,
     consensus_thread: JoinHandle<Replica>,
     sync_thread: JoinHandle<()>,
@@ -200,6 +202,8 @@ fn listen(config: &Config, opened: &Opened) -> Result<(Reactor, WakeHandle), Run
     net.max_connections = config.limits.connections;
     net.max_http = config.rpc.max_connections;
     net.timeouts.handshake = std::time::Duration::from_millis(config.p2p.handshake_timeout_ms);
+    let hosts = config.p2p.peers.iter().map(|peer| peer.host.parse());
+    net.exempt = hosts.filter_map(Result::ok).collect();
     net.http_listen = config.rpc.bind.clone();
     net.p2p_listen = config.p2p.bind.clone();
     let first = Reactor::new(net.clone());
@@ -348,6 +352,7 @@ pub(super) fn start(config: &Config, mut opened: Opened) -> Result<Running, RunE
         service,
         cookie,
         sync: site.wires.sync.0.clone(),
+        net: site.wires.net.0.clone(),
         net_thread,
         consensus_thread,
         sync_thread,
@@ -365,6 +370,10 @@ impl Running {
             config.rpc.rate_anonymous,
             config.rpc.rate_user,
         );
+        for peer in &config.p2p.peers {
+            self.net.put(NetCommand::AddPeer(peer.to_string()));
+        }
+        self.handle.wake_net.wake();
     }
 
     /// Stops threads in the order in which work flows, so that what was taken in is finished, and saves the mempool.
