@@ -98,7 +98,7 @@ pub struct Outbox {
     /// Back from the pool.
     pub reports: Outlet<Report>,
     /// Pool of verification threads.
-    pub pool: Arc<rayon::ThreadPool>,
+    pub pool: crate::node::pool::Pool,
 }
 
 /// The consensus thread's state around the replica.

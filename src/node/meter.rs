@@ -5,7 +5,7 @@ use crate::node::clock::Clock;
 use crate::rpc::node::ThreadView;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 #[derive(Debug, Default)]
@@ -14,6 +14,7 @@ struct Counters {
     idle_us: AtomicU64,
     backpressure_us: AtomicU64,
     beat_us: AtomicU64,
+    unwatched: AtomicBool,
     cores: Mutex<Vec<usize>>,
 }
 
@@ -64,6 +65,17 @@ impl Meter {
         *self.counters.cores.lock() = cores;
     }
 
+    /// The threads of a pool: they rest without a sign of life, and only their work is measured.
+    pub fn unwatched(&self) {
+        self.counters.unwatched.store(true, Ordering::Relaxed);
+    }
+
+    /// A piece of work took this long, on whatever thread of a pool.
+    pub fn add_work(&self, work: Duration) {
+        let us = work.as_micros() as u64;
+        self.counters.work_us.fetch_add(us, Ordering::Relaxed);
+    }
+
     /// The thread is about to wait: what passed since the last call was work.
     pub fn worked(&mut self) {
         let now = self.clock.mono();
@@ -109,7 +121,10 @@ impl Gauge {
             work_ns: get(&self.counters.work_us).saturating_mul(1_000),
             idle_ns: get(&self.counters.idle_us).saturating_mul(1_000),
             backpressure_ns: get(&self.counters.backpressure_us).saturating_mul(1_000),
-            last_beat: MonoUs(get(&self.counters.beat_us)),
+            last_beat: match self.counters.unwatched.load(Ordering::Relaxed) {
+                true => MonoUs(u64::MAX),
+                false => MonoUs(get(&self.counters.beat_us)),
+            },
             cores: self.counters.cores.lock().clone(),
         }
     }

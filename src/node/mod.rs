@@ -24,6 +24,7 @@ pub mod netcmd;
 pub mod netthread;
 pub mod notify;
 pub mod pinning;
+pub mod pool;
 pub mod provision;
 pub mod publish;
 pub mod queues;

@@ -51,7 +51,7 @@ pub struct Outlets {
     /// Back from the pool.
     pub inbox: Outlet<SyncInput>,
     /// Pool of verification threads.
-    pub pool: Arc<rayon::ThreadPool>,
+    pub pool: crate::node::pool::Pool,
     /// What others see of the node.
     pub shared: Arc<Shared>,
 }

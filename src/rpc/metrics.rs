@@ -422,8 +422,14 @@ fn vital_figures(r: &mut Registry, vitals: &Vitals, mono_us: u64) {
     r.register_with_unit("thread_time", help, Unit::Seconds, times);
     let help = "Since a thread's last sign of life";
     r.register_with_unit("thread_silent", help, Unit::Seconds, silent);
-    let cores = vitals.threads.iter();
-    let cores = cores.map(|t| ([("thread", t.name)], t.cores.len() as u64));
+    // Threads of one name share their cores.
+    let mut widest = std::collections::BTreeMap::new();
+    for t in &vitals.threads {
+        let most = widest.entry(t.name).or_insert(0);
+        *most = t.cores.len().max(*most);
+    }
+    let cores = widest.into_iter();
+    let cores = cores.map(|(name, count)| ([("thread", name)], count as u64));
     gauges(r, "thread_cores", "Cores a thread may run on", cores);
     let lines = vitals.log_lines.iter();
     let lines = lines.map(|(level, count)| ([("level", *level)], *count));

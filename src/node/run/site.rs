@@ -102,7 +102,7 @@ pub(super) struct Site<'a> {
     pub(super) metrics: Arc<Metrics>,
     pub(super) shared: Arc<Shared>,
     pub(super) wake_net: WakeHandle,
-    pub(super) pool: Arc<rayon::ThreadPool>,
+    pub(super) pool: crate::node::pool::Pool,
     pub(super) stopping: Arc<AtomicBool>,
     pub(super) wallets: Wallets,
     pub(super) limits: MempoolLimits,

@@ -13,6 +13,7 @@ use crate::node::exit::Exit;
 use crate::node::handle::Handle;
 use crate::node::meter::{Gauge, Meter};
 use crate::node::netcmd::NetCommand;
+use crate::node::pool::Pool;
 use crate::node::publish::{Parts, Shared, view_of};
 use crate::node::queues::Outlet;
 use crate::node::syncer::SyncInput;
@@ -91,26 +92,6 @@ pub(super) fn spawn<R: Send + 'static>(
             Exit::Internal,
         )),
     }
-}
-
-fn pool(config: &Config) -> Result<Arc<rayon::ThreadPool>, RunError> {
-    let cores = config.threads.pool_cores.clone();
-    let count = config
-        .threads
-        .pool
-        .unwrap_or(if cores.floats() { 0 } else { cores.count() });
-    let builder = rayon::ThreadPoolBuilder::new()
-        .num_threads(count)
-        .thread_name(|i| format!("pool-{i}"));
-    let builder = builder.start_handler(move |_| {
-        if let Err(error) = pinning::pin_current("pool", &cores) {
-            log::error!("{error}");
-        }
-    });
-    builder
-        .build()
-        .map(Arc::new)
-        .map_err(|e| RunError::new(e, Exit::Internal))
 }
 
 fn users(config: &Config, cookie: &str) -> Users {
@@ -304,7 +285,12 @@ pub(super) fn start(config: &Config, mut opened: Opened) -> Result<Running, RunE
             Parts::first(durable, limits),
         ))),
         wake_net,
-        pool: pool(config)?,
+        pool: Pool::new(
+            config.threads.pool,
+            &config.threads.pool_cores,
+            crew.meter("pool"),
+        )
+        .map_err(|e| RunError::new(e, Exit::Internal))?,
         stopping: Arc::default(),
         wallets: wallets::load(config, &opened.datadir, &opened.ledger)?,
         limits,
