@@ -236,6 +236,12 @@ fn peer_machine(config: &Config, opened: &Opened, replica: &Replica, now: Now) -
     })
 }
 
+fn verification_pool(config: &Config, crew: &mut Crew) -> Result<Pool, RunError> {
+    let threads = &config.threads;
+    let pool = Pool::new(threads.pool, &threads.pool_cores, crew.meter("pool"));
+    pool.map_err(|e| RunError::new(e, Exit::Internal))
+}
+
 fn mempool_limits(config: &Config) -> MempoolLimits {
     MempoolLimits {
         count: config.mempool.max_count,
@@ -285,12 +291,7 @@ pub(super) fn start(config: &Config, mut opened: Opened) -> Result<Running, RunE
             Parts::first(durable, limits),
         ))),
         wake_net,
-        pool: Pool::new(
-            config.threads.pool,
-            &config.threads.pool_cores,
-            crew.meter("pool"),
-        )
-        .map_err(|e| RunError::new(e, Exit::Internal))?,
+        pool: verification_pool(config, &mut crew)?,
         stopping: Arc::default(),
         wallets: wallets::load(config, &opened.datadir, &opened.ledger)?,
         limits,
