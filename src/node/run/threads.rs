@@ -275,6 +275,8 @@ pub(super) fn start(config: &Config, mut opened: Opened) -> Result<Running, RunE
         gauges: Vec::new(),
     };
     let limits = mempool_limits(config);
+    // Before anybody can connect: who then reads the cookie of the last run is refused, and refusals are slow.
+    let cookie = opened.datadir.write_cookie()?;
     let (mut reactor, wake_net) = listen(config, &opened)?;
     let addresses = reactor.local_addrs();
     let (mut replica, mut first) = start_replica(&mut opened, limits, clock)?;
@@ -315,7 +317,6 @@ pub(super) fn start(config: &Config, mut opened: Opened) -> Result<Running, RunE
         .map(|_| crew.meter("rpc"))
         .collect();
     let handle = site.handle(&opened, addresses.p2p.clone(), crew.gauges);
-    let cookie = opened.datadir.write_cookie()?;
     let settings = service_config(config, &cookie);
     let service = Arc::new(Service::new(handle.clone(), site.metrics.clone(), settings));
     let stop = site.stopping.clone();
