@@ -281,8 +281,7 @@ pub(super) fn start(config: &Config, mut opened: Opened) -> Result<Running, RunE
     let addresses = reactor.local_addrs();
     let (mut replica, mut first) = start_replica(&mut opened, limits, clock)?;
     first.extend(saved_mempool(&opened, limits, &mut replica, clock)?);
-    let durable = opened.ledger.tip();
-    let info = replica.consensus(clock.now());
+    let (durable, info) = (opened.ledger.tip(), replica.consensus(clock.now()));
     let site = Site {
         config,
         clock,
