@@ -57,6 +57,13 @@ pub(super) struct Crew {
 }
 
 impl Crew {
+    fn new(clock: Clock) -> Crew {
+        Crew {
+            clock,
+            gauges: Vec::new(),
+        }
+    }
+
     pub(super) fn meter(&mut self, name: &'static str) -> Meter {
         let (meter, gauge) = Meter::new(name, self.clock);
         self.gauges.push(gauge);
@@ -270,10 +277,7 @@ fn service_config(config: &Config, cookie: &str) -> ServiceConfig {
 /// Makes everything and starts it.
 pub(super) fn start(config: &Config, mut opened: Opened) -> Result<Running, RunError> {
     let clock = Clock::default();
-    let mut crew = Crew {
-        clock,
-        gauges: Vec::new(),
-    };
+    let mut crew = Crew::new(clock);
     let limits = mempool_limits(config);
     // Before anybody can connect: who then reads the cookie of the last run is refused, and refusals are slow.
     let cookie = opened.datadir.write_cookie()?;
