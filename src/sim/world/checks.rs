@@ -1,0 +1,99 @@
+//! What a run is asked from outside: storms, healing and the bound within which it must show, and reports.
+
+use super::{Event, Report, Violation, World};
+use crate::sim::faults::Faults;
+use crate::sim::node::Node;
+use crate::types::ids::*;
+
+impl World {
+    /// These faults from now on.
+    pub fn storm(&mut self, faults: Faults) {
+        self.faults = faults;
+        self.network.odds = faults.frames;
+    }
+
+    /// Everything heals; then every honest node reaches a new height and every payment is final within the bound.
+    pub fn heal_and_settle(&mut self, bound_us: u64) -> Result<u64, Box<Violation>> {
+        let calm = Faults::default();
+        self.faults = calm;
+        self.network.odds = calm.frames;
+        self.network.slow.clear();
+        self.network.blocked.clear();
+        self.release();
+        for i in 0..self.nodes.len() {
+            self.nodes[i].disk_slow = 1;
+            self.nodes[i].full_until = 0;
+            self.nodes[i].clock.offset_ms = self.nodes[i].clock.offset_ms.clamp(-50, 50);
+            if self.nodes[i].running.is_none() {
+                self.later(1, Event::Start(i));
+            }
+        }
+        let (tip, begun) = (self.checker.tip(), self.now);
+        let pending: Vec<Txid> = self.clients.pending().iter().map(|tx| tx.txid).collect();
+        self.note(&format!(
+            "healed at height {tip}; {} payments wait",
+            pending.len()
+        ));
+        let done = self.run_until(bound_us, |w| {
+            let moved = |n: &Node| !n.is_honest() || w.checker.heights[n.index] > tip;
+            w.nodes.iter().all(moved)
+                && pending
+                    .iter()
+                    .all(|txid| w.checker.finals.contains_key(txid))
+        })?;
+        if done {
+            return Ok(self.now - begun);
+        }
+        let heights = format!("{:?}", self.checker.heights);
+        let waiting = pending
+            .iter()
+            .filter(|t| !self.checker.finals.contains_key(t))
+            .count();
+        let states: Vec<String> = self.nodes.iter().map(|n| self.describe(n)).collect();
+        states.iter().for_each(|s| self.log.line(self.now, s));
+        Err(self.violation(format!(
+            "LIVENESS: {} s after everything healed at height {tip}: heights {heights}, {waiting} payments not final\n{}",
+            bound_us / 1_000_000,
+            states.join("\n")
+        )))
+    }
+
+    /// Where a node stands, for people.
+    pub fn describe(&self, node: &Node) -> String {
+        let Some(running) = &node.running else {
+            return format!("node {}: down", node.index);
+        };
+        let now = node.now(self.now);
+        let info = running.replica.consensus(now);
+        let peers = running.p2p.peers().count();
+        let progress = running.sync.progress(now);
+        format!(
+            "node {}: {peers} peers, {info:?}, sync {progress:?}",
+            node.index
+        )
+    }
+
+    /// What the run did.
+    pub fn report(&self) -> Report {
+        let mut times = self.clients.finality.clone();
+        times.sort_unstable();
+        let of = |permille: usize| {
+            times
+                .get(times.len() * permille / 1_000)
+                .copied()
+                .unwrap_or(0)
+        };
+        Report {
+            simulated_us: self.now,
+            height: self.checker.tip(),
+            payments: (self.clients.made, self.clients.settled),
+            finality_us: (of(500), of(990)),
+            sent: (
+                self.network.bytes.iter().sum(),
+                self.network.frames.iter().sum(),
+            ),
+            events: self.events,
+            log: (self.log.len(), self.log.fingerprint()),
+        }
+    }
+}

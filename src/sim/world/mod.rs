@@ -1,0 +1,241 @@
+//! The world of one run: simulated time, its queue of events, nodes, network, clients, faults and the checker.
+
+mod checks;
+mod events;
+
+use crate::base::rng::Rng;
+use crate::sim::adversary::Adversary;
+use crate::sim::checker::Checker;
+use crate::sim::clients::Clients;
+use crate::sim::faults::Faults;
+use crate::sim::kit::genesis;
+use crate::sim::log::Log;
+use crate::sim::network::Network;
+use crate::sim::node::Node;
+use crate::types::address::Network as Kind;
+use crate::types::genesis::Genesis;
+use crate::types::ids::*;
+use crate::types::validators::ValidatorSet;
+use events::new_node;
+pub(super) use events::{Event, Work};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What a run is.
+#[derive(Clone)]
+pub struct Options {
+    /// Fixes everything.
+    pub seed: u64,
+    /// Whose parameters.
+    pub network: Kind,
+    /// Collateral of each masternode, TIME.
+    pub collaterals: Vec<u64>,
+    /// Nodes without a masternode.
+    pub observers: usize,
+    /// Clients with money.
+    pub holders: usize,
+    /// Time between payments, ms; 0: none.
+    pub pay_every_ms: u64,
+    /// Least and greatest latency of a pair of nodes, µs.
+    pub latency: (u64, u64),
+    /// What goes wrong.
+    pub faults: Faults,
+    /// Kind of signer records (first byte of their keys) that never reach the disk: a mutant that the checker must find.
+    pub forget: Option<u8>,
+    /// Keep the whole log.
+    pub keep_log: bool,
+}
+
+impl Options {
+    /// Masternodes of equal power in a devnet that works.
+    pub fn devnet(seed: u64, masternodes: usize) -> Options {
+        Options {
+            seed,
+            network: Kind::Dev,
+            collaterals: vec![1_000; masternodes],
+            observers: 0,
+            holders: 8,
+            pay_every_ms: 700,
+            latency: (1_000, 20_000),
+            faults: Faults::default(),
+            forget: None,
+            keep_log: false,
+        }
+    }
+}
+
+/// A broken rule, and what led to it.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{what} (simulated time {at_us} us)")]
+pub struct Violation {
+    /// Which rule.
+    pub what: String,
+    /// When, µs.
+    pub at_us: u64,
+    /// The newest lines of the log.
+    pub trace: Vec<String>,
+}
+
+/// What a run did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Simulated time, µs.
+    pub simulated_us: u64,
+    /// Greatest height decided.
+    pub height: Height,
+    /// Payments made and final.
+    pub payments: (u64, u64),
+    /// Median and 99th percentile of the time to finality, µs.
+    pub finality_us: (u64, u64),
+    /// Bytes and frames sent by all nodes.
+    pub sent: (u64, u64),
+    /// Events handled.
+    pub events: u64,
+    /// Lines of the log and their fingerprint.
+    pub log: (u64, u64),
+}
+
+/// Time between submissions of what is not final, µs.
+const RESEND_US: u64 = 10_000_000;
+
+/// A network.
+pub struct World {
+    pub(super) now: u64,
+    queue: BTreeMap<(u64, u64), Event>,
+    next: u64,
+    events: u64,
+    /// Its nodes; masternode i is node i.
+    pub nodes: Vec<Node>,
+    /// Its network.
+    pub network: Network,
+    /// Its clients.
+    pub clients: Clients,
+    /// Its checker.
+    pub checker: Checker,
+    /// Its faults; may be changed while it runs.
+    pub faults: Faults,
+    pub(super) dice: Rng,
+    pub(super) validators: Arc<ValidatorSet>,
+    pub(super) genesis: Genesis,
+    pub(super) options: Options,
+    log: Log,
+    pub(super) broken: Option<String>,
+}
+
+impl World {
+    /// A network whose nodes start within the first second.
+    pub fn new(options: Options) -> World {
+        let genesis = genesis(options.network, &options.collaterals, options.holders);
+        let count = options.collaterals.len() + options.observers;
+        let mut dice = Rng::new(options.seed);
+        let state = crate::ledger::state::State::genesis(&genesis);
+        let nodes = (0..count)
+            .map(|i| new_node(i, &genesis, &options, &mut dice))
+            .collect();
+        let mut world = World {
+            now: 0,
+            queue: BTreeMap::new(),
+            next: 0,
+            events: 0,
+            nodes,
+            network: Network::new(options.seed, count, options.latency),
+            clients: Clients::new(options.seed, &genesis),
+            checker: Checker::new(&genesis, count),
+            faults: options.faults,
+            dice,
+            validators: state.validators.clone(),
+            genesis,
+            log: Log::new(options.keep_log),
+            options,
+            broken: None,
+        };
+        world.network.odds = world.faults.frames;
+        for i in 0..count {
+            let after = world.dice.below(1_000_000);
+            world.later(after, Event::Start(i));
+        }
+        if world.options.pay_every_ms > 0 {
+            world.later(1_500_000, Event::Pay);
+        }
+        world.later(RESEND_US, Event::Resend);
+        world.later(1_000_000, Event::Chaos);
+        world
+    }
+
+    /// Makes a node Byzantine. Before the run begins.
+    pub fn corrupt(&mut self, node: usize, adversary: Box<dyn Adversary>) {
+        self.note(&format!("node {node} is {}", adversary.name()));
+        self.nodes[node].adversary = Some(adversary);
+    }
+
+    /// Simulated time, µs.
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// The genesis of the network.
+    pub fn genesis(&self) -> &Genesis {
+        &self.genesis
+    }
+
+    /// The log.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    pub(super) fn note(&mut self, text: &str) {
+        self.log.line(self.now, text);
+    }
+
+    pub(super) fn later(&mut self, after: u64, event: Event) {
+        self.at(self.now + after, event);
+    }
+
+    pub(super) fn at(&mut self, at: u64, event: Event) {
+        self.next += 1;
+        self.queue.insert((at, self.next), event);
+    }
+
+    pub(super) fn fail(&mut self, what: String) {
+        self.broken.get_or_insert(what);
+    }
+
+    fn violation(&self, what: String) -> Box<Violation> {
+        let (at_us, trace) = (self.now, self.log.trace());
+        Box::new(Violation { what, at_us, trace })
+    }
+
+    /// Runs for `us` of simulated time.
+    pub fn run(&mut self, us: u64) -> Result<(), Box<Violation>> {
+        self.run_until(us, |_| false).map(|_| ())
+    }
+
+    /// Runs until `done`, at most `us` of simulated time; whether it is done.
+    pub fn run_until(
+        &mut self,
+        us: u64,
+        done: impl Fn(&World) -> bool,
+    ) -> Result<bool, Box<Violation>> {
+        let end = self.now + us;
+        while !done(self) {
+            let Some((&(at, _), _)) = self.queue.first_key_value() else {
+                self.now = end;
+                return Ok(done(self));
+            };
+            if at > end {
+                self.now = end;
+                return Ok(done(self));
+            }
+            let Some((_, event)) = self.queue.pop_first() else {
+                continue;
+            };
+            self.now = at;
+            self.events += 1;
+            self.happen(event);
+            if let Some(what) = self.broken.take() {
+                return Err(self.violation(what));
+            }
+        }
+        Ok(true)
+    }
+}
