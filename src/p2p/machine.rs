@@ -5,136 +5,26 @@
 //! peer is trusted with nothing before its Hello has arrived: in TLS 1.3 the dialling side finishes before the other side
 //! has judged its key. What other machines care about is delivered to them undigested.
 
-use crate::base::hex;
+mod dialing;
+mod greeting;
+mod io;
+
+pub use dialing::TARGET_COUNT_MAX;
+pub use greeting::proof_hash;
+pub use io::{Config, Effect, Input, Link, PeerFacts};
+
 use crate::base::rng::Rng;
 use crate::base::time::{MonoUs, Now};
-use crate::crypto::hash::{Domain, Hash};
-use crate::crypto::keys::{PublicKey, SecretKey};
-use crate::crypto::verify::Check;
+use crate::crypto::keys::PublicKey;
 use crate::p2p::messages::*;
-use crate::types::codec;
 use crate::types::ids::*;
-use crate::types::transaction::Endpoint;
+use dialing::Target;
 use std::collections::BTreeMap;
 
 /// A Hello must arrive within this time.
 const HELLO_TIMEOUT_MS: u64 = 5_000;
 /// Pings without any answer after which a peer is dead.
 const PINGS_MISSED_MAX: u64 = 3;
-/// First wait before a target is dialled again; doubled up to the cap (B2).
-const BACKOFF_FIRST_MS: u64 = 100;
-/// Longest wait before a target is dialled again.
-const BACKOFF_CAP_MS: u64 = 30_000;
-
-/// What a node is to its peers.
-pub struct Config {
-    /// Network.
-    pub chain: ChainId,
-    /// This node's key.
-    pub node_key: PublicKey,
-    /// The masternode this node speaks for, if any.
-    pub operator: Option<(MasternodeId, SecretKey)>,
-    /// Software, for people.
-    pub agent: String,
-    /// Highest branch known.
-    pub supports: Branch,
-    /// Where others may dial this node.
-    pub endpoint: Option<Endpoint>,
-    /// Addresses to keep connections to.
-    pub targets: Vec<String>,
-    /// Time between pings, ms.
-    pub ping_interval_ms: u64,
-    /// Connections from others that are kept, validators not counted.
-    pub inbound_max: usize,
-    /// Where this node stands at its start: what peers hear first. Never less, as a peer that lost its signer store counts
-    /// on it (B7 step 4).
-    pub status: Status,
-    /// Seed of the jitter of dials.
-    pub seed: u64,
-}
-
-/// A connection whose transport is up.
-#[derive(Debug, Clone)]
-pub struct Link {
-    /// Its name.
-    pub peer: PeerId,
-    /// The other end's node key, as the transport proved it.
-    pub key: PublicKey,
-    /// Which target was dialled; `None` if the other side dialled.
-    pub target: Option<usize>,
-    /// Secret of this session, equal on both ends (TLS exporter).
-    pub exporter: [u8; 32],
-    /// Address of the other end, for people.
-    pub address: String,
-}
-
-/// What the machine reacts to.
-#[derive(Debug)]
-pub enum Input {
-    /// A connection's transport is up.
-    Connected(Link),
-    /// A connection is gone.
-    Closed(PeerId),
-    /// A dial failed.
-    DialFailed(usize),
-    /// A frame arrived.
-    Frame(PeerId, Message),
-    /// The operator keys of the registry changed.
-    Operators(BTreeMap<MasternodeId, PublicKey>),
-    /// This node's own status changed; told to all peers.
-    Status(Status),
-    /// A target to keep a connection to is added; nothing happens if it is there.
-    AddTarget(String),
-    /// A deadline passed.
-    Tick,
-}
-
-/// What is to be done.
-#[derive(Debug, PartialEq)]
-pub enum Effect {
-    /// Dial a target.
-    Dial(usize, String),
-    /// Send a frame.
-    Send(PeerId, Message),
-    /// Close a connection. `fault`: the peer broke a rule.
-    Close {
-        /// Which.
-        peer: PeerId,
-        /// Why, for people.
-        why: String,
-        /// Whether the peer provably broke a rule.
-        fault: bool,
-    },
-    /// A peer has greeted correctly.
-    Up(PeerId, PeerFacts),
-    /// A peer proved to be a masternode of the registry.
-    Masternode(PeerId, MasternodeId),
-    /// A peer that was up is gone.
-    Down(PeerId),
-    /// A frame for another machine.
-    Deliver(PeerId, Message),
-    /// A peer told its status.
-    StatusOf(PeerId, Status),
-}
-
-/// What is known of a peer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PeerFacts {
-    /// Node key.
-    pub key: PublicKey,
-    /// Address, for people.
-    pub address: String,
-    /// Whether it dialled us.
-    pub inbound: bool,
-    /// Its software, for people.
-    pub agent: String,
-    /// Its protocol version.
-    pub protocol: u16,
-    /// Where it stood when it greeted.
-    pub status: Status,
-    /// Where it says it can be dialled.
-    pub endpoint: Option<String>,
-}
 
 struct Peer {
     link: Link,
@@ -147,15 +37,6 @@ struct Peer {
     ping_us: Option<u64>,
 }
 
-struct Target {
-    address: String,
-    key: Option<PublicKey>,
-    dialling: bool,
-    next: MonoUs,
-    backoff_ms: u64,
-    never: bool,
-}
-
 /// The peer machine of one node.
 pub struct Machine {
     config: Config,
@@ -165,31 +46,6 @@ pub struct Machine {
     targets: Vec<Target>,
     rng: Rng,
     out: Vec<Effect>,
-}
-
-/// Targets a node keeps at most; more are refused (counted by nobody: configuration and registry are bounded already).
-pub const TARGET_COUNT_MAX: usize = 1_024;
-
-/// What an OperatorProof signs (P1).
-pub fn proof_hash(
-    chain: ChainId,
-    exporter: &[u8; 32],
-    prover_dialled: bool,
-    prover: &PublicKey,
-    verifier: &PublicKey,
-    masternode: &MasternodeId,
-) -> Hash {
-    codec::hash_of(
-        Domain::OperatorProof,
-        &(
-            chain,
-            exporter,
-            prover_dialled,
-            prover,
-            verifier,
-            masternode,
-        ),
-    )
 }
 
 impl Machine {
@@ -266,88 +122,12 @@ impl Machine {
         self.status
     }
 
-    fn add_target(&mut self, address: String) {
-        let known = self.targets.iter().any(|t| t.address == address);
-        if !known && self.targets.len() < TARGET_COUNT_MAX {
-            let (next, backoff_ms) = (MonoUs(0), BACKOFF_FIRST_MS);
-            self.targets.push(Target {
-                address,
-                key: None,
-                dialling: false,
-                next,
-                backoff_ms,
-                never: false,
-            });
-        }
-    }
-
-    fn wants_dial(&self, target: &Target) -> bool {
-        let linked = target
-            .key
-            .is_some_and(|key| self.peers.values().any(|p| p.link.key == key));
-        !target.dialling && !target.never && !linked
-    }
-
     fn close(&mut self, peer: PeerId, why: impl Into<String>, fault: bool) {
         self.out.push(Effect::Close {
             peer,
             why: why.into(),
             fault,
         });
-    }
-
-    fn connected(&mut self, now: Now, link: Link) {
-        if let Some(target) = link.target.and_then(|t| self.targets.get_mut(t)) {
-            target.key = Some(link.key);
-            target.dialling = false;
-            target.never = link.key == self.config.node_key;
-        }
-        let peer = link.peer;
-        let inbound = self
-            .peers
-            .values()
-            .filter(|p| p.link.target.is_none() && p.masternode.is_none())
-            .count();
-        // A duplicate may replace an older connection, so it is judged before the count is.
-        let doubled = self.peers.values().any(|p| p.link.key == link.key);
-        if link.key == self.config.node_key {
-            self.close(peer, "connected to itself", false);
-        } else if link.target.is_none() && inbound >= self.config.inbound_max && !doubled {
-            self.close(peer, "no place for another inbound peer", false);
-        } else {
-            let since = now.mono;
-            self.peers.insert(
-                peer,
-                Peer {
-                    link,
-                    since,
-                    greeted: None,
-                    proof: None,
-                    masternode: None,
-                    heard: since,
-                    pinged: since,
-                    ping_us: None,
-                },
-            );
-            self.greet(now, peer);
-        }
-    }
-
-    fn greet(&mut self, now: Now, peer: PeerId) {
-        let cut = |text: &str| text.bytes().take(64).collect::<Vec<u8>>();
-        let hello = Hello {
-            protocol: PROTOCOL_VERSION,
-            chain: self.config.chain,
-            agent: cut(&self.config.agent).try_into().unwrap_or_default(),
-            supports: self.config.supports,
-            endpoint: self.config.endpoint.clone(),
-            status: Status {
-                clock: now.wall,
-                ..self.status
-            },
-        };
-        self.out
-            .push(Effect::Send(peer, Message::Hello(Box::new(hello))));
     }
 
     fn closed(&mut self, now: Now, peer: PeerId) {
@@ -357,31 +137,7 @@ impl Machine {
         if gone.greeted.is_some() {
             self.out.push(Effect::Down(peer));
         }
-        let lived_ms = now.mono.since(gone.since) / 1_000;
-        let jitter = self.rng.below(BACKOFF_FIRST_MS);
-        for target in self
-            .targets
-            .iter_mut()
-            .filter(|t| t.key == Some(gone.link.key))
-        {
-            // A connection that held is dialled again soon; one that fell at once waits longer each time.
-            let held = gone.greeted.is_some() && lived_ms >= HELLO_TIMEOUT_MS;
-            target.backoff_ms = if held {
-                BACKOFF_FIRST_MS
-            } else {
-                (target.backoff_ms * 2).min(BACKOFF_CAP_MS)
-            };
-            target.next = now.mono.plus_ms(target.backoff_ms + jitter);
-        }
-    }
-
-    fn dial_failed(&mut self, now: Now, target: usize) {
-        let jitter = self.rng.below(BACKOFF_FIRST_MS);
-        if let Some(target) = self.targets.get_mut(target) {
-            target.dialling = false;
-            target.next = now.mono.plus_ms(target.backoff_ms + jitter);
-            target.backoff_ms = (target.backoff_ms * 2).min(BACKOFF_CAP_MS);
-        }
+        self.target_lost(now, &gone);
     }
 
     fn frame(&mut self, now: Now, id: PeerId, message: Message) {
@@ -405,148 +161,6 @@ impl Machine {
             (Message::Pong(_), true) => peer.ping_us = Some(now.mono.since(peer.pinged)),
             (Message::Status(status), true) => self.out.push(Effect::StatusOf(id, status)),
             (other, true) => self.out.push(Effect::Deliver(id, other)),
-        }
-    }
-
-    fn reject(&mut self, peer: PeerId, why: &str) {
-        let reason = RejectReason::try_from(why.as_bytes().to_vec()).unwrap_or_default();
-        self.out.push(Effect::Send(peer, Message::Reject(reason)));
-        self.close(peer, why, false);
-    }
-
-    fn hello(&mut self, now: Now, id: PeerId, hello: Hello) {
-        if hello.chain != self.config.chain {
-            return self.reject(id, "another network (genesis differs)");
-        }
-        if hello.protocol != PROTOCOL_VERSION {
-            return self.reject(id, "another protocol version");
-        }
-        let Some(peer) = self.peers.get(&id) else {
-            return;
-        };
-        let key = peer.link.key;
-        if let Some(loser) = self.duplicate_of(id, key) {
-            self.close(loser, "a second connection of the same pair", false);
-            if loser == id {
-                self.peers.remove(&id);
-                return;
-            }
-            if self
-                .peers
-                .remove(&loser)
-                .is_some_and(|p| p.greeted.is_some())
-            {
-                self.out.push(Effect::Down(loser));
-            }
-        }
-        let Some(peer) = self.peers.get_mut(&id) else {
-            return;
-        };
-        let text = |bytes: &[u8]| {
-            bytes
-                .iter()
-                .map(|b| char::from(*b))
-                .filter(char::is_ascii_graphic)
-                .collect()
-        };
-        let facts = PeerFacts {
-            key,
-            address: peer.link.address.clone(),
-            inbound: peer.link.target.is_none(),
-            agent: text(&hello.agent),
-            protocol: hello.protocol,
-            status: hello.status,
-            endpoint: hello.endpoint.as_deref().map(text),
-        };
-        peer.greeted = Some(facts.clone());
-        peer.pinged = now.mono;
-        self.out.push(Effect::Up(id, facts));
-        self.out.push(Effect::StatusOf(id, hello.status));
-        self.prove(id);
-    }
-
-    /// Of two connections of one pair the one dialled by the lower node key stays (P1): both ends decide alike. Two dialled
-    /// by the same side: the newer one goes.
-    fn duplicate_of(&self, id: PeerId, key: PublicKey) -> Option<PeerId> {
-        let greeted = |p: &&Peer| p.link.key == key && p.link.peer != id && p.greeted.is_some();
-        let other = self.peers.values().find(greeted)?;
-        let this = self.peers.get(&id)?;
-        let low_dials = |p: &Peer| p.link.target.is_some() == (self.config.node_key < key);
-        match (low_dials(this), low_dials(other)) {
-            (true, false) => Some(other.link.peer),
-            _ => Some(id),
-        }
-    }
-
-    fn prove(&mut self, id: PeerId) {
-        let (Some((masternode, secret)), Some(peer)) = (&self.config.operator, self.peers.get(&id))
-        else {
-            return;
-        };
-        let dialled = peer.link.target.is_some();
-        let (own, other) = (&self.config.node_key, &peer.link.key);
-        let message = proof_hash(
-            self.config.chain,
-            &peer.link.exporter,
-            dialled,
-            own,
-            other,
-            masternode,
-        );
-        let proof = OperatorProof {
-            masternode: *masternode,
-            operator: secret.public(),
-            signature: secret.sign(&message),
-        };
-        self.out
-            .push(Effect::Send(id, Message::OperatorProof(proof)));
-    }
-
-    fn operator_proof(&mut self, id: PeerId, proof: &OperatorProof) {
-        let Some(peer) = self.peers.get_mut(&id) else {
-            return;
-        };
-        let prover_dialled = peer.link.target.is_none();
-        let (prover, own) = (&peer.link.key, &self.config.node_key);
-        let exporter = &peer.link.exporter;
-        let message = proof_hash(
-            self.config.chain,
-            exporter,
-            prover_dialled,
-            prover,
-            own,
-            &proof.masternode,
-        );
-        if peer.proof.is_some() {
-            return self.close(id, "second OperatorProof", true);
-        }
-        if !(Check {
-            key: proof.operator,
-            message,
-            signature: proof.signature,
-        })
-        .verify()
-        {
-            return self.close(id, "OperatorProof with a bad signature", true);
-        }
-        peer.proof = Some((proof.masternode, proof.operator));
-        self.judge_proof(id);
-    }
-
-    /// A proof counts while the registry names this operator key; a node that lags behind learns that later.
-    fn judge_proof(&mut self, id: PeerId) {
-        let Some(peer) = self.peers.get_mut(&id) else {
-            return;
-        };
-        let Some((masternode, operator)) = peer.proof else {
-            return;
-        };
-        let holds = self.operators.get(&masternode) == Some(&operator);
-        if holds && peer.masternode.is_none() {
-            peer.masternode = Some(masternode);
-            self.out.push(Effect::Masternode(id, masternode));
-        } else if !holds {
-            peer.masternode = None;
         }
     }
 
@@ -581,25 +195,7 @@ impl Machine {
             self.close(id, why, false);
             self.closed(now, id);
         }
-        for i in 0..self.targets.len() {
-            if self.wants_dial(&self.targets[i]) && now.mono >= self.targets[i].next {
-                self.targets[i].dialling = true;
-                self.out
-                    .push(Effect::Dial(i, self.targets[i].address.clone()));
-            }
-        }
-    }
-}
-
-impl std::fmt::Display for PeerFacts {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let way = if self.inbound { "in" } else { "out" };
-        write!(
-            f,
-            "{} ({way}, key {})",
-            self.address,
-            &hex::encode(&self.key.0[..4])
-        )
+        self.dial_due(now);
     }
 }
 

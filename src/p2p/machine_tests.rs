@@ -1,7 +1,10 @@
 //! Stories of two or three peer machines wired by hand.
 
+use super::dialing::BACKOFF_CAP_MS;
 use super::*;
 use crate::base::time::WallMs;
+use crate::crypto::hash::Hash;
+use crate::crypto::keys::SecretKey;
 
 fn secret(i: u8) -> SecretKey {
     SecretKey::from_seed(&[i; 32])

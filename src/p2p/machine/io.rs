@@ -1,0 +1,131 @@
+//! What the peer machine is made from, what it reacts to and what it asks to be done. Plain data; whoever owns the sockets
+//! performs the effects in their order.
+
+use crate::base::hex;
+use crate::crypto::keys::{PublicKey, SecretKey};
+use crate::p2p::messages::*;
+use crate::types::ids::*;
+use crate::types::transaction::Endpoint;
+use std::collections::BTreeMap;
+
+/// What a node is to its peers.
+pub struct Config {
+    /// Network.
+    pub chain: ChainId,
+    /// This node's key.
+    pub node_key: PublicKey,
+    /// The masternode this node speaks for, if any.
+    pub operator: Option<(MasternodeId, SecretKey)>,
+    /// Software, for people.
+    pub agent: String,
+    /// Highest branch known.
+    pub supports: Branch,
+    /// Where others may dial this node.
+    pub endpoint: Option<Endpoint>,
+    /// Addresses to keep connections to.
+    pub targets: Vec<String>,
+    /// Time between pings, ms.
+    pub ping_interval_ms: u64,
+    /// Connections from others that are kept, validators not counted.
+    pub inbound_max: usize,
+    /// Where this node stands at its start: what peers hear first. Never less, as a peer that lost its signer store counts
+    /// on it (B7 step 4).
+    pub status: Status,
+    /// Seed of the jitter of dials.
+    pub seed: u64,
+}
+
+/// A connection whose transport is up.
+#[derive(Debug, Clone)]
+pub struct Link {
+    /// Its name.
+    pub peer: PeerId,
+    /// The other end's node key, as the transport proved it.
+    pub key: PublicKey,
+    /// Which target was dialled; `None` if the other side dialled.
+    pub target: Option<usize>,
+    /// Secret of this session, equal on both ends (TLS exporter).
+    pub exporter: [u8; 32],
+    /// Address of the other end, for people.
+    pub address: String,
+}
+
+/// What the machine reacts to.
+#[derive(Debug)]
+pub enum Input {
+    /// A connection's transport is up.
+    Connected(Link),
+    /// A connection is gone.
+    Closed(PeerId),
+    /// A dial failed.
+    DialFailed(usize),
+    /// A frame arrived.
+    Frame(PeerId, Message),
+    /// The operator keys of the registry changed.
+    Operators(BTreeMap<MasternodeId, PublicKey>),
+    /// This node's own status changed; told to all peers.
+    Status(Status),
+    /// A target to keep a connection to is added; nothing happens if it is there.
+    AddTarget(String),
+    /// A deadline passed.
+    Tick,
+}
+
+/// What is to be done.
+#[derive(Debug, PartialEq)]
+pub enum Effect {
+    /// Dial a target.
+    Dial(usize, String),
+    /// Send a frame.
+    Send(PeerId, Message),
+    /// Close a connection. `fault`: the peer broke a rule.
+    Close {
+        /// Which.
+        peer: PeerId,
+        /// Why, for people.
+        why: String,
+        /// Whether the peer provably broke a rule.
+        fault: bool,
+    },
+    /// A peer has greeted correctly.
+    Up(PeerId, PeerFacts),
+    /// A peer proved to be a masternode of the registry.
+    Masternode(PeerId, MasternodeId),
+    /// A peer that was up is gone.
+    Down(PeerId),
+    /// A frame for another machine.
+    Deliver(PeerId, Message),
+    /// A peer told its status.
+    StatusOf(PeerId, Status),
+}
+
+/// What is known of a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerFacts {
+    /// Node key.
+    pub key: PublicKey,
+    /// Address, for people.
+    pub address: String,
+    /// Whether it dialled us.
+    pub inbound: bool,
+    /// Its software, for people.
+    pub agent: String,
+    /// Its protocol version.
+    pub protocol: u16,
+    /// Where it stood when it greeted.
+    pub status: Status,
+    /// Where it says it can be dialled.
+    pub endpoint: Option<String>,
+}
+
+impl std::fmt::Display for PeerFacts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let way = if self.inbound { "in" } else { "out" };
+        write!(
+            f,
+            "{} ({way}, key {})",
+            self.address,
+            &hex::encode(&self.key.0[..4])
+        )
+    }
+}
