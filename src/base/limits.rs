@@ -85,6 +85,10 @@ pub const PEER_VALIDATOR_COUNT: usize = 600;
 pub const PEER_COUNT_MAX: usize = PEER_INBOUND_COUNT + PEER_OUTBOUND_COUNT + PEER_VALIDATOR_COUNT;
 /// Votes in one frame.
 pub const VOTES_PER_FRAME: usize = 64;
+/// Heartbeats in one frame.
+pub const HEARTBEATS_PER_FRAME: usize = 64;
+/// Pieces of evidence a node keeps for slot blocks: as many as one block takes.
+pub const EVIDENCE_KEPT_COUNT_MAX: usize = EVIDENCE_COUNT_MAX;
 /// Transactions in one frame.
 pub const TXS_PER_FRAME: usize = 1_024;
 /// Wtxids in one inventory or request frame.
@@ -173,6 +177,10 @@ const _: () = {
     // A request for every body of a block by wtxid (32 bytes each) or position.
     assert!(BLOCK_TX_COUNT_MAX * 32 + 128 <= FRAME_GET_BODIES_BYTES);
     assert!(TX_BYTES_MAX + 16 <= FRAME_TX_BYTES);
+    // A heartbeat: 64-byte signature, 93 bytes of body.
+    assert!(HEARTBEATS_PER_FRAME * 160 + 8 <= FRAME_HEARTBEAT_BYTES);
+    // An attestation: bitmap over the registry, signature, 96 bytes of names.
+    assert!(REGISTRY_BITMAP_BYTES_MAX + 64 + 128 <= FRAME_ATTESTATION_BYTES);
     assert!(INV_COUNT_MAX * 32 + 8 <= FRAME_TX_INV_BYTES);
     // B4: |prio| <= 3 S must fit i64.
     assert!((VALIDATOR_COUNT_MAX as u128) * (POWER_MAX as u128) * 3 < i64::MAX as u128);

@@ -5,13 +5,13 @@
 //! own vote before it was fed back as durable (S5), or act after the decision.
 
 use crate::base::limits::ROUNDS_AHEAD;
+use crate::consensus::evidence;
 use crate::consensus::messages::*;
 use crate::consensus::round::{Action, Event, Pinned, RoundState, Step};
 use crate::consensus::tally::{Added, Edge, Tally};
 use crate::consensus::timeouts::{Timer, TimerKind};
 use crate::types::block::{Certificate, Commit};
 use crate::types::ids::*;
-use crate::types::masternode::{Evidence, Offence};
 use crate::types::polka::Polka;
 use crate::types::validators::ValidatorSet;
 use crate::types::vote::{ProposalBody, SignedProposal, Vote, VoteBody, VoteStep};
@@ -368,12 +368,8 @@ impl Machine {
         if let Some(held) = self.offers.get_mut(&round) {
             if held.signed.body != body && !held.accused {
                 held.accused = true;
-                let (a, b) = (held.signed.clone(), signed);
-                let (first, second) = if a <= b { (a, b) } else { (b, a) };
-                out.push(Output::Evidence(Box::new(Evidence {
-                    offender: first.proposer,
-                    offence: Offence::Proposals(first, second),
-                })));
+                let found = evidence::proposals(&self.ctx.set, held.signed.clone(), signed);
+                out.extend(found.map(|e| Output::Evidence(Box::new(e))));
             }
             return;
         }
@@ -428,17 +424,31 @@ impl Machine {
     fn add_vote(&mut self, vote: &Vote, out: &mut Vec<Output>) {
         let (added, edges) = self.tally.add(vote);
         if let Added::Equivocation(first) = added {
-            out.push(votes_evidence(first, vote.clone()));
+            let found = evidence::votes(&self.ctx.set, first, vote.clone());
+            out.extend(found.map(|e| Output::Evidence(Box::new(e))));
         }
+        self.accuse_of_amnesia(vote, out);
         self.pass(edges, out);
     }
 
     fn add_polka(&mut self, polka: &Polka, out: &mut Vec<Output>) {
         let (equivocations, edges) = self.tally.add_polka(polka);
         for pair in equivocations.chunks_exact(2) {
-            out.push(votes_evidence(pair[0].clone(), pair[1].clone()));
+            let found = evidence::votes(&self.ctx.set, pair[0].clone(), pair[1].clone());
+            out.extend(found.map(|e| Output::Evidence(Box::new(e))));
+        }
+        if polka.at().era == self.ctx.era {
+            for vote in polka.prevotes(self.ctx.branch, &self.ctx.set) {
+                self.accuse_of_amnesia(&vote, out);
+            }
         }
         self.pass(edges, out);
+    }
+
+    fn accuse_of_amnesia(&self, vote: &Vote, out: &mut Vec<Output>) {
+        let here = (vote.body.height, vote.body.era) == (self.ctx.height, self.ctx.era);
+        let found = here.then(|| evidence::amnesia(&self.ctx.set, &self.tally, vote));
+        out.extend(found.flatten().map(|e| Output::Evidence(Box::new(e))));
     }
 
     fn pass(&mut self, edges: Vec<Edge>, out: &mut Vec<Output>) {
@@ -599,12 +609,4 @@ impl Machine {
         let wider = late.at == decided.at && power(&late) > power(decided);
         Some(if wider { late } else { decided.clone() })
     }
-}
-
-fn votes_evidence(a: Vote, b: Vote) -> Output {
-    let (first, second) = if a <= b { (a, b) } else { (b, a) };
-    Output::Evidence(Box::new(Evidence {
-        offender: first.voter,
-        offence: Offence::Votes(first, second),
-    }))
 }

@@ -2,6 +2,7 @@
 //! signatures made, no clocks. `tally` counts votes, `round` is the algorithm line by line, `timeouts` says how long
 //! timers run, `machine` drives a height, `held` tells peers which votes they lack, `rules` lets tests take a rule away.
 
+pub mod evidence;
 pub mod held;
 pub mod machine;
 pub mod messages;

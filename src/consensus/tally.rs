@@ -490,6 +490,21 @@ impl Tally {
         self.highest.get(&self.set.index_of(voter)?)
     }
 
+    /// Every vote kept of one voter.
+    pub fn of_voter(&self, voter: &MasternodeId) -> impl Iterator<Item = &Vote> {
+        let i = self.set.index_of(voter);
+        let steps = self
+            .rounds
+            .values()
+            .flat_map(|r| [&r.prevotes, &r.precommits]);
+        steps.flat_map(move |votes| {
+            let first = i.and_then(|i| votes.first.get(&i));
+            first
+                .into_iter()
+                .chain(i.and_then(|i| votes.second.get(&i)))
+        })
+    }
+
     /// Rounds of which votes are kept, ascending.
     pub fn rounds(&self) -> impl DoubleEndedIterator<Item = Round> {
         self.rounds.keys().copied()

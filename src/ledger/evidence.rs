@@ -20,9 +20,9 @@ pub(crate) struct Bench<'a> {
     pub height: Height,
 }
 
-/// The two signed messages, and the height whose operator key signed both.
+/// The two signed messages, and the height that they are about; statements tell none that can be believed.
 struct Pair {
-    height: Height,
+    height: Option<Height>,
     signed: [(Hash, Signature); 2],
 }
 
@@ -41,13 +41,21 @@ pub(crate) fn judge(evidence: &Evidence, bench: &Bench<'_>) -> Result<[Check; 2]
         }
         Offence::Statements(a, b) => statements(a, b, evidence.offender, bench.chain)?,
     };
-    if pair.height < bench.slots.oldest() {
-        return Err("it is older than unbonding");
+    let key = evidence.key;
+    let fits = match pair.height {
+        Some(height) if height < bench.slots.oldest() => {
+            return Err("it is older than unbonding");
+        }
+        Some(height) if height > bench.height => {
+            return Err("it is about a height that is not reached");
+        }
+        Some(height) => entry.operator_at(height) == key,
+        // Any key of the entry that can still be punished: who may choose the heights would choose the key.
+        None => entry.is_operator(&key),
+    };
+    if !fits {
+        return Err("it names a key that did not sign for the offender then");
     }
-    if pair.height > bench.height {
-        return Err("it is about a height that is not reached");
-    }
-    let key = entry.operator_at(pair.height);
     Ok(pair.signed.map(|(message, signature)| Check {
         key,
         message,
@@ -76,7 +84,7 @@ fn proposals(
         return Err(SIGNER);
     }
     Ok(Pair {
-        height: a.body.height,
+        height: Some(a.body.height),
         signed: [a, b].map(|p| (p.body.signing_hash(chain), p.signature)),
     })
 }
@@ -102,7 +110,7 @@ fn vote_pair(
         return Err(SIGNER);
     }
     Ok(Pair {
-        height: a.body.height,
+        height: Some(a.body.height),
         signed: [a, b].map(|v| (v.body.signing_hash(chain), v.signature)),
     })
 }
@@ -132,7 +140,7 @@ fn amnesia(
     vote_pair(precommit, prevote, offender, chain)
 }
 
-/// B6 step 3: one statement for each era and attempt. Statements name no height of their own: the lower tip stands for it.
+/// B6 step 3: one statement for each era and attempt.
 fn statements(
     a: &Statement,
     b: &Statement,
@@ -149,7 +157,7 @@ fn statements(
         return Err(SIGNER);
     }
     Ok(Pair {
-        height: a.body.tip_height.min(b.body.tip_height),
+        height: None,
         signed: [a, b].map(|s| (s.body.signing_hash(chain), s.signature)),
     })
 }

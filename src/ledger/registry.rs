@@ -111,6 +111,10 @@ impl Entry {
             || self.operator == *key
             || self.former_operators.iter().any(|f| f.key == *key)
     }
+    /// Whether `key` signs for it, or did while that can still be punished.
+    pub fn is_operator(&self, key: &PublicKey) -> bool {
+        self.operator == *key || self.former_operators.iter().any(|f| f.key == *key)
+    }
     /// The operator key in force at `height`, as far as it is still punishable.
     pub fn operator_at(&self, height: Height) -> PublicKey {
         let former = self.former_operators.iter().find(|f| height <= f.until);

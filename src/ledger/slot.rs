@@ -16,6 +16,9 @@ use crate::types::masternode::{Attestation, Evidence, SlotPart};
 use crate::types::params::Params;
 use crate::types::transaction::*;
 
+/// A set without members could never decide again, nor punish: evidence against the last one waits for another member.
+const NOBODY_LEFT: &str = "nobody with power would remain";
+
 /// POWER of the entries of `n` in B3: one for each 1,000 TIME of active power.
 const REWARD_POWER: u64 = 1_000;
 
@@ -115,6 +118,14 @@ impl Work<'_> {
             checks.extend(judged.map_err(|why| Invalid::Evidence { index, why })?);
         }
         self.slash(part)?;
+        if let Some(index) = part.evidence.len().checked_sub(1)
+            && !self.registry.entries().iter().any(Entry::is_voting)
+        {
+            return Err(Invalid::Evidence {
+                index,
+                why: NOBODY_LEFT,
+            });
+        }
         self.attested = is_quorum(self.attesting(part, |_| true), self.base.validators.total());
         if self.attested {
             let active = self.count_presence(part);
@@ -294,6 +305,13 @@ impl Work<'_> {
         evidence.dedup_by_key(|e| e.offender);
         evidence.truncate(usize::try_from(limits.evidence_count).unwrap_or(usize::MAX));
         evidence.retain(|e| fits(codec::encoded_len(e)));
+        let voting = self.registry.entries().iter().filter(|e| e.is_voting());
+        let accused = |id| evidence.binary_search_by_key(id, |e| e.offender).is_ok();
+        if voting.clone().all(|e| accused(&e.id)) {
+            // The last accused who votes stays, so that somebody can decide the next block.
+            let last = voting.map(|e| e.id).next_back();
+            evidence.retain(|e| Some(e.offender) != last);
+        }
         SlotPart {
             attestations: BoundedVec::take_from(attestations),
             evidence: BoundedVec::take_from(evidence),

@@ -272,6 +272,7 @@ impl Net {
         let some = Some(BlockId(crate::crypto::hash::Hash([9; 32])));
         Evidence {
             offender,
+            key: key(signer).public(),
             offence: Offence::Votes(vote(None), vote(some)),
         }
     }

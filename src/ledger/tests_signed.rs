@@ -91,6 +91,7 @@ fn only_real_offences_are_evidence() {
         let mut input = net.input(net.next_slot(), 0, vec![]);
         input.slot_part.evidence = BoundedVec::take_from([Evidence {
             offender: id,
+            key: key(OPERATOR).public(),
             offence,
         }]);
         !build(&net.coins, &net.state, input)
@@ -177,16 +178,26 @@ fn a_replaced_operator_key_signs_its_last_height_and_stays_punishable() {
     assert_eq!(entry(&net, &id).payout, program(HOLDER), "B5.6");
     net.attested(&[], vec![]);
     net.attested(&[], vec![]);
+    let offered = |evidence: Evidence| {
+        let mut input = net.input(net.next_slot(), 0, vec![]);
+        input.slot_part.evidence = BoundedVec::take_from([evidence]);
+        build(&net.coins, &net.state, input).unwrap().0
+    };
     let wrong = net.double_vote(id, OPERATOR, Height(2));
-    let mut input = net.input(net.next_slot(), 0, vec![]);
-    input.slot_part.evidence = BoundedVec::take_from([wrong]);
-    let (block, _) = build(&net.coins, &net.state, input).unwrap();
-    let applied = apply(&net.coins, &net.state, &block).unwrap();
+    assert!(
+        offered(wrong.clone()).slot_part.evidence.is_empty(),
+        "a key is judged where it was in force"
+    );
+    let forged = Evidence {
+        key: key(OPERATOR + 500).public(),
+        ..wrong
+    };
+    let applied = apply(&net.coins, &net.state, &offered(forged)).unwrap();
     let verdicts = crate::crypto::verify::verify_each(&applied.other_checks);
     assert_eq!(
         verdicts.iter().filter(|ok| !**ok).count(),
         2,
-        "a key is judged where it was in force"
+        "naming the other key does not make its signature"
     );
     net.punish(vec![net.double_vote(id, OPERATOR, Height(1))]);
     assert!(
@@ -311,4 +322,72 @@ fn who_is_slashed_earns_nothing_in_that_slot() {
     net.step(input);
     assert_eq!(entry(&net, &net.id(3)).accrued.0, 0, "B5.5");
     assert!(entry(&net, &net.id(2)).accrued.0 > 0);
+}
+
+#[test]
+fn statements_are_judged_by_the_key_that_is_named_whatever_tips_they_claim() {
+    let mut net = net(&[1_000, 2_000, 3_000, 4_000, 5_000]);
+    let id = net.id(0);
+    let update = net.update(0, HOLDER, id, Some(OPERATOR + 500));
+    net.attested(&[], vec![update]);
+    let statement = |signer: u64, tip: u64| {
+        let body = StatementBody {
+            era: Era(0),
+            attempt: 0,
+            fork: crate::crypto::hash::Hash([1; 32]),
+            block: BlockId(crate::crypto::hash::Hash([2; 32])),
+            tip_height: Height(tip),
+            tip: BlockId(crate::crypto::hash::Hash([3; 32])),
+        };
+        Statement {
+            signature: key(signer).sign(&body.signing_hash(net.state.chain_id())),
+            body,
+            masternode: id,
+        }
+    };
+    let judged = |signer: u64, tips: [u64; 2], named: u64| {
+        let offence = Offence::Statements(statement(signer, tips[0]), statement(signer, tips[1]));
+        let mut input = net.input(net.next_slot(), 0, vec![]);
+        input.slot_part.evidence = BoundedVec::take_from([Evidence {
+            offender: id,
+            key: key(named).public(),
+            offence,
+        }]);
+        let (block, _) = build(&net.coins, &net.state, input).unwrap();
+        let applied = apply(&net.coins, &net.state, &block).unwrap();
+        block.slot_part.evidence.len() == 1
+            && crate::crypto::verify::verify_all(&applied.other_checks)
+    };
+    let new = OPERATOR + 500;
+    assert!(judged(new, [1, 2], new), "heights of the old key's time");
+    assert!(
+        judged(new, [0, u64::MAX], new),
+        "heights nobody ever reached"
+    );
+    assert!(judged(OPERATOR, [7, 8], OPERATOR), "M1: the former key too");
+    assert!(!judged(new, [1, 2], OPERATOR), "another key than signed");
+    assert!(!judged(OWNER, [1, 2], OWNER), "a key that is no operator's");
+}
+
+#[test]
+fn the_last_member_with_power_is_not_slashed_until_there_is_another() {
+    let mut net = net(&[1_000, 2_000, 3_000, 4_000]);
+    net.block(vec![net.pay(HOLDER, HOLDER, 50_000)]);
+    let mut all: Vec<Evidence> = (0..4)
+        .map(|i| net.double_vote(net.id(i as usize), OPERATOR + i, Height(1)))
+        .collect();
+    all.sort();
+    let mut input = net.input(net.next_slot(), 0, vec![]);
+    input.slot_part.evidence = BoundedVec::take_from(all.clone());
+    let (mut forced, _) = build(&net.coins, &net.state, input).unwrap();
+    assert_eq!(forced.slot_part.evidence.len(), 3, "one stays to decide");
+    forced.slot_part.evidence = BoundedVec::take_from(all.clone());
+    forced.header.slot_root = slot_root(&forced.slot_part);
+    assert!(
+        matches!(refused(&net, &forced), Invalid::Evidence { .. }),
+        "nobody with power would remain"
+    );
+    net.punish(all[..3].to_vec());
+    assert_eq!(net.state.validators.len(), 1, "M5: slashing has no floor");
+    net.slot_block(vec![]);
 }

@@ -80,6 +80,7 @@ fn class_of(class: Class) -> net::Class {
     match class {
         Class::Consensus => net::Class::Consensus,
         Class::Control => net::Class::Control,
+        Class::Liveness => net::Class::Liveness,
         Class::Sync => net::Class::Sync,
         Class::Tx => net::Class::Tx,
     }

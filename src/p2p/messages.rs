@@ -9,7 +9,7 @@ use crate::types::bitmap::Bitmap;
 use crate::types::block::{Block, Certificate, Commit, Header};
 use crate::types::codec::{self, DecodeError};
 use crate::types::ids::*;
-use crate::types::masternode::SlotPart;
+use crate::types::masternode::{Attestation, Evidence, Heartbeat, SlotPart};
 use crate::types::polka::Polka;
 use crate::types::transaction::{Endpoint, Tx};
 use crate::types::vote::{SignedProposal, Vote};
@@ -29,6 +29,8 @@ pub enum Class {
     Consensus,
     /// Greetings and pings.
     Control,
+    /// Heartbeats, attestations, evidence.
+    Liveness,
     /// Blocks for nodes that catch up.
     Sync,
     /// Transactions.
@@ -253,6 +255,14 @@ messages! {
     GetBodies(GetBodies) = 24, FRAME_GET_BODIES_BYTES, Consensus;
     /// Transactions of a proposed block.
     Bodies(Bodies) = 25, FRAME_BODIES_BYTES, Consensus;
+    /// Heartbeats of masternodes (M4).
+    Heartbeats(BoundedVec<Heartbeat, HEARTBEATS_PER_FRAME>) = 32, FRAME_HEARTBEAT_BYTES, Liveness;
+    /// Who was there in a slot, as one member of the set saw it (M4).
+    Attestation(Box<Attestation>) = 33, FRAME_ATTESTATION_BYTES, Liveness;
+    /// Proof of an offence (M7).
+    Evidence(Box<Evidence>) = 34, FRAME_EVIDENCE_BYTES, Liveness;
+    /// Asks for attestations of a slot over the registry of a slot block (slot, base).
+    GetAttestations((Slot, BlockId)) = 35, FRAME_REQUEST_BYTES, Liveness;
     /// Asks for `count` blocks from a height.
     GetBlocks((Height, u16)) = 50, FRAME_GET_BLOCKS_BYTES, Sync;
     /// A block that was asked for.

@@ -3,7 +3,7 @@
 use crate::base::bounded::BoundedVec;
 use crate::base::limits::{EVIDENCE_COUNT_MAX, VALIDATOR_COUNT_MAX};
 use crate::crypto::hash::{Domain, Hash};
-use crate::crypto::keys::Signature;
+use crate::crypto::keys::{PublicKey, Signature};
 use crate::types::bitmap::Bitmap;
 use crate::types::codec;
 use crate::types::ids::*;
@@ -129,6 +129,9 @@ pub enum Offence {
 pub struct Evidence {
     /// Who signed both.
     pub offender: MasternodeId,
+    /// The operator key that signed both. Named, because a statement's own words cannot say under which key it was made:
+    /// a masternode that changes its key would choose the one it is judged by.
+    pub key: PublicKey,
     /// What.
     pub offence: Offence,
 }

@@ -392,3 +392,41 @@ fn a_lock_binds_after_a_restart_even_if_its_block_is_gone() {
     };
     assert_eq!(body.block, None, "I4");
 }
+
+#[test]
+fn amnesia_is_named_whichever_message_came_first_and_honest_locks_never_are() {
+    let named = |first: Msg, then: Msg| {
+        let set = set_of(&[1; 4]);
+        let mut tally = Tally::new(set.clone(), Branch(0), Era(0), HEIGHT, Rules::default());
+        tally.add(&plain(first));
+        let vote = plain(then);
+        tally.add(&vote);
+        crate::consensus::evidence::amnesia(&set, &tally, &vote)
+    };
+    let (x, y) = (block(0, 0, 0), block(1, 1, 0));
+    let lock = || vote(3, C, 0, Some(x), None);
+    let other = |round, b, vr| vote(3, V, round, b, vr);
+    let found = named(lock(), other(1, Some(y), None)).expect("S6");
+    assert!(matches!(found.offence, Offence::Amnesia(..)));
+    assert_eq!(found.key, set_of(&[1; 4]).members()[3].operator);
+    assert!(
+        named(other(1, Some(y), None), lock()).is_some(),
+        "S6: no matter which came first"
+    );
+    assert!(named(lock(), other(1, Some(y), Some(0))).is_none(), "S1(a)");
+    assert!(
+        named(lock(), other(1, Some(x), None)).is_none(),
+        "S6: Y != X"
+    );
+    assert!(named(lock(), other(1, None, None)).is_none(), "S6: nil");
+    let later = vote(3, C, 1, Some(y), None);
+    assert!(
+        named(later, other(1, Some(x), None)).is_none(),
+        "S6: the prevote is of a later round"
+    );
+    let stranger = vote(2, C, 0, Some(x), None);
+    assert!(
+        named(stranger, other(1, Some(y), None)).is_none(),
+        "only the own messages of a key speak against it"
+    );
+}
