@@ -20,7 +20,7 @@ use crate::rpc::node::SubmitError as RpcSubmitError;
 use crate::types::block::{Block, Certificate};
 use crate::types::ids::*;
 use crate::types::transaction::Tx;
-use crossbeam::channel::{Receiver, Sender, after, select};
+use crossbeam::channel::{Receiver, Sender, after, never, select};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,6 +28,12 @@ use std::time::Duration;
 
 /// Inputs handled before the thread looks at its deadlines and publishes again.
 const TURN_INPUT_MAX: usize = 256;
+/// What a part of a Txs frame counts of these: its transactions take that much longer than a vote.
+const TXS_INPUT_COST: usize = 64;
+/// Signatures of peers' transactions in one batch: an urgent batch waits that long at most.
+const BULK_CHECK_MAX: usize = 32;
+/// Batches of peers' transactions that wait for the pool; beyond it none are read.
+const BULK_WAITING_MAX: usize = 8;
 /// Longest wait without a sign of life.
 const BEAT: Duration = Duration::from_secs(1);
 /// Retry while something behind is full.
@@ -61,8 +67,8 @@ pub enum Call {
 
 /// What the pool and the sync thread send in.
 pub enum Report {
-    /// Verdicts on signatures.
-    Verdicts(Vec<Result<Verified<Item>, Item>>),
+    /// Verdicts on signatures; whether they were urgent.
+    Verdicts(Vec<Result<Verified<Item>, Item>>, bool),
     /// A block that was fetched.
     Synced(Box<Block>, Verified<Certificate>),
 }
@@ -71,6 +77,8 @@ pub enum Report {
 pub struct Inbox {
     /// From net.
     pub frames: Receiver<Frame>,
+    /// Transactions of peers, from net.
+    pub txs: Receiver<Frame>,
     /// From rpc.
     pub calls: Receiver<Call>,
     /// From pool and sync.
@@ -134,11 +142,36 @@ pub struct Backlog {
     ledger: VecDeque<Arc<DecidedBlock>>,
     pool: VecDeque<Vec<(Item, Vec<Check>)>>,
     pool_out: usize,
+    /// Transactions of peers: they leave a thread of the pool to everything else.
+    bulk: VecDeque<Vec<(Item, Vec<Check>)>>,
+    bulk_out: usize,
 }
 
 impl Backlog {
     fn is_held_up(&self) -> bool {
         !self.signer.is_empty() || !self.ledger.is_empty() || !self.pool.is_empty()
+    }
+
+    /// Votes, blocks and payments of this node's clients go to the pool at once, transactions of peers in small batches
+    /// when a thread is free for them: a flood of transactions never delays votes (P2).
+    fn queue_checks(&mut self, batch: Vec<(Item, Vec<Check>)>) {
+        let of_peer = |item: &Item| matches!(item, Item::Tx(Origin::Peer(_), _));
+        let (bulk, urgent): (Vec<_>, Vec<_>) = batch.into_iter().partition(|(i, _)| of_peer(i));
+        if !urgent.is_empty() {
+            self.pool.push_back(urgent);
+        }
+        let mut room = 0;
+        for item in bulk {
+            let cost = item.1.len().max(1);
+            match self.bulk.back_mut().filter(|_| room >= cost) {
+                Some(part) => part.push(item),
+                None => {
+                    room = BULK_CHECK_MAX;
+                    self.bulk.push_back(vec![item]);
+                }
+            }
+            room = room.saturating_sub(cost);
+        }
     }
 }
 
@@ -182,8 +215,11 @@ impl ConsensusThread {
         let mut inputs = 0;
         let mut next = first;
         while let Some(input) = next {
+            inputs += match input {
+                In::Txs(_) => TXS_INPUT_COST,
+                _ => 1,
+            };
             self.take(input)?;
-            inputs += 1;
             next = if inputs < TURN_INPUT_MAX {
                 self.ready(held_up)
             } else {
@@ -209,16 +245,27 @@ impl ConsensusThread {
                 recv(after(wait)) -> _ => None,
             };
         }
+        let closed = never();
+        let txs = if self.takes_txs() {
+            &inbox.txs
+        } else {
+            &closed
+        };
         select! {
             recv(inbox.reports) -> report => report.ok().map(In::Report),
             recv(inbox.wake) -> _ => None,
             recv(inbox.frames) -> frame => frame.ok().map(In::Frame),
             recv(inbox.calls) -> call => call.ok().map(In::Call),
+            recv(txs) -> frame => frame.ok().map(In::Txs),
             default(wait) => None,
         }
     }
 
-    /// Another input that is there already. Reports first: they finish what was begun.
+    fn takes_txs(&self) -> bool {
+        self.backlog.bulk.len() < BULK_WAITING_MAX
+    }
+
+    /// Another input that is there already. Reports first: they finish what was begun. Transactions of peers last.
     fn ready(&self, held_up: bool) -> Option<In> {
         if let Ok(report) = self.inbox.reports.try_recv() {
             return Some(In::Report(report));
@@ -227,15 +274,19 @@ impl ConsensusThread {
             return None;
         }
         let frame = self.inbox.frames.try_recv().map(In::Frame);
-        frame
-            .or_else(|_| self.inbox.calls.try_recv().map(In::Call))
-            .ok()
+        let other = frame.or_else(|_| self.inbox.calls.try_recv().map(In::Call));
+        let txs = || self.inbox.txs.try_recv().ok().map(In::Txs);
+        other.ok().or_else(|| self.takes_txs().then(txs).flatten())
     }
 
     fn take(&mut self, input: In) -> Result<(), ViewError> {
         match input {
-            In::Report(Report::Verdicts(verdicts)) => {
-                self.backlog.pool_out = self.backlog.pool_out.saturating_sub(1);
+            In::Report(Report::Verdicts(verdicts, urgent)) => {
+                let out = match urgent {
+                    true => &mut self.backlog.pool_out,
+                    false => &mut self.backlog.bulk_out,
+                };
+                *out = out.saturating_sub(1);
                 self.feed(Input::Verdicts(verdicts))
             }
             In::Report(Report::Synced(block, certificate)) => {
@@ -245,9 +296,11 @@ impl ConsensusThread {
             In::Frame(Frame::Masternode(peer, id)) => self.feed(Input::PeerMasternode(peer, id)),
             In::Frame(Frame::Status(peer, status)) => self.feed(Input::PeerStatus(peer, status)),
             In::Frame(Frame::Down(peer)) => self.feed(Input::PeerDown(peer)),
-            In::Frame(Frame::Message(peer, message, read)) => {
+            In::Frame(Frame::Message(peer, message, read))
+            | In::Txs(Frame::Message(peer, message, read)) => {
                 self.feed(Input::Frame(peer, message, read))
             }
+            In::Txs(_) => Ok(()),
             In::Call(Call::Submit(tx, answer)) => {
                 self.next_token += 1;
                 let token = Token(self.next_token);
@@ -298,7 +351,7 @@ impl ConsensusThread {
                     self.outbox.net.put(NetCommand::Send(peers, message));
                     wake = true;
                 }
-                Effect::Verify(batch) => self.backlog.pool.push_back(batch),
+                Effect::Verify(batch) => self.backlog.queue_checks(batch),
                 Effect::WriteSigner(number, batch) => {
                     self.backlog.signer.push_back(SignerJob {
                         number,
@@ -392,22 +445,35 @@ impl ConsensusThread {
             && let Some(batch) = self.backlog.pool.pop_front()
         {
             self.backlog.pool_out += 1;
-            let reports = self.outbox.reports.clone();
-            let results = self.publisher.signature_counters();
-            self.outbox.pool.spawn(move || {
-                let verdicts = Verified::check_many(batch);
-                let good = verdicts.iter().filter(|verdict| verdict.is_ok()).count();
-                results.0.inc_by(good as u64);
-                results.1.inc_by((verdicts.len() - good) as u64);
-                reports.put(Report::Verdicts(verdicts));
-            });
+            self.spawn_checks(batch, true);
         }
+        let bulk_max = self.outbox.pool.threads().saturating_sub(1).max(1);
+        while self.backlog.bulk_out < bulk_max
+            && let Some(batch) = self.backlog.bulk.pop_front()
+        {
+            self.backlog.bulk_out += 1;
+            self.spawn_checks(batch, false);
+        }
+    }
+
+    fn spawn_checks(&self, batch: Vec<(Item, Vec<Check>)>, urgent: bool) {
+        let reports = self.outbox.reports.clone();
+        let results = self.publisher.signature_counters();
+        self.outbox.pool.spawn(move || {
+            let verdicts = Verified::check_many(batch);
+            let good = verdicts.iter().filter(|verdict| verdict.is_ok()).count();
+            results.0.inc_by(good as u64);
+            results.1.inc_by((verdicts.len() - good) as u64);
+            reports.put(Report::Verdicts(verdicts, urgent));
+        });
     }
 }
 
 /// One input of a turn.
 enum In {
     Frame(Frame),
+    /// Transactions of a peer, or their names.
+    Txs(Frame),
     Call(Call),
     Report(Report),
 }

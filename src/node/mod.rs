@@ -21,6 +21,7 @@ pub mod logging;
 mod manual;
 pub mod meter;
 pub mod netcmd;
+pub mod netlanes;
 pub mod netthread;
 pub mod notify;
 pub mod pinning;

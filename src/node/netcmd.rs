@@ -2,6 +2,7 @@
 
 use crate::crypto::keys::PublicKey;
 use crate::net::{HttpResponse, HttpToken};
+use crate::p2p::buckets::Limits;
 use crate::p2p::messages::{Message, PeerId, Status};
 use crate::types::ids::MasternodeId;
 use std::collections::BTreeMap;
@@ -24,6 +25,8 @@ pub enum NetCommand {
     Respond(HttpToken, Box<HttpResponse>),
     /// A name was looked up for a dial.
     Resolved(usize, Option<SocketAddr>),
+    /// The limits of every peer have changed.
+    Limits(Limits),
     /// Keep a connection to this address.
     AddPeer(String),
 }

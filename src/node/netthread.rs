@@ -1,6 +1,8 @@
 //! The net thread: the event loop's handler. Joins sockets with the peer machine and hands frames and requests to the
 //! threads that answer them. Decodes; never validates, never touches a disk.
 
+use crate::base::bounded::BoundedVec;
+use crate::base::limits::TXS_PER_FRAME;
 use crate::base::time::{Now, WallMs};
 use crate::crypto::keys::PublicKey;
 use crate::net::{
@@ -10,14 +12,17 @@ use crate::net::{
 use crate::node::clock::Clock;
 use crate::node::consensus::Frame;
 use crate::node::netcmd::NetCommand;
+use crate::node::netlanes::{Arrived, Gates, Held};
 use crate::node::publish::{count, count_frame};
 use crate::node::queues::Outlet;
 use crate::node::syncer::SyncInput;
+use crate::p2p::buckets::Limits;
 use crate::p2p::machine::{Effect, Input, Link, Machine};
 use crate::p2p::messages::{Class, Message, PeerId, Status};
 use crate::replica::io::ReadAt;
 use crate::rpc::metrics::Metrics;
 use crate::rpc::node::PeerView;
+use crate::types::transaction::Tx;
 use crossbeam::channel::Receiver;
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
@@ -26,6 +31,10 @@ use std::sync::Arc;
 
 /// Commands performed in one turn.
 const TURN_COMMAND_MAX: usize = 4_096;
+/// Parked frames handed on in one turn.
+const TURN_PARKED_MAX: usize = 1_024;
+/// Transactions of a peer in one piece for consensus: it looks for votes between two of them.
+const TXS_PIECE: usize = 32;
 /// The list of peers is shown anew this often, ms.
 const PEERS_SHOWN_MS: u64 = 500;
 
@@ -33,6 +42,8 @@ const PEERS_SHOWN_MS: u64 = 500;
 pub struct Outlets {
     /// To consensus.
     pub frames: Outlet<Frame>,
+    /// Transactions of peers, to consensus.
+    pub txs: Outlet<Frame>,
     /// To sync.
     pub sync: Outlet<SyncInput>,
     /// To the rpc workers.
@@ -73,6 +84,7 @@ pub struct NetThread {
     conns: BTreeMap<PeerId, Conn>,
     peers: BTreeMap<ConnId, PeerId>,
     dials: BTreeMap<DialId, usize>,
+    gates: Gates,
     shown: WallMs,
 }
 
@@ -93,7 +105,9 @@ impl NetThread {
         clock: Clock,
         commands: Receiver<NetCommand>,
         out: Outlets,
+        limits: Limits,
     ) -> NetThread {
+        let gates = Gates::new(limits, clock.mono());
         let (conns, peers, dials) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         NetThread {
             machine,
@@ -104,6 +118,7 @@ impl NetThread {
             conns,
             peers,
             dials,
+            gates,
             shown: WallMs(0),
         }
     }
@@ -142,6 +157,7 @@ impl NetThread {
             }
             Effect::Masternode(peer, id) => {
                 log::debug!("peer {} is masternode {id}", peer.0);
+                self.gates.rate(peer, true, 1, now.mono);
                 self.out.frames.put(Frame::Masternode(peer, id));
                 self.show_peers(io, now);
             }
@@ -174,10 +190,59 @@ impl NetThread {
                 self.out.sync.put(SyncInput::GetCertificate(peer, height))
             }
             Message::Block(block) => self.out.sync.put(SyncInput::Block(peer, block)),
+            Message::Txs(txs) => {
+                let mut rest = txs.into_iter();
+                loop {
+                    let piece: Vec<Tx> = rest.by_ref().take(TXS_PIECE).collect();
+                    if piece.is_empty() {
+                        return;
+                    }
+                    let piece = Message::Txs(BoundedVec::take_from(piece));
+                    self.out.txs.put(Frame::Message(peer, piece, ReadAt(now)));
+                }
+            }
+            Message::TxInv(_) | Message::GetTx(_) => {
+                self.out.txs.put(Frame::Message(peer, message, ReadAt(now)))
+            }
             other => self
                 .out
                 .frames
                 .put(Frame::Message(peer, other, ReadAt(now))),
+        }
+    }
+
+    /// Consensus has room for a whole frame of transactions.
+    fn txs_open(&self) -> bool {
+        self.out.txs.room() >= TXS_PER_FRAME.div_ceil(TXS_PIECE)
+    }
+
+    /// A frame has passed the buckets of its peer.
+    fn passed(&mut self, io: &mut Io, peer: PeerId, held: &Held) {
+        match Message::decode(held.code, &held.payload) {
+            Ok(message) => {
+                self.gates.charge(self.clock.mono(), peer, &message);
+                self.feed(io, Input::Frame(peer, message));
+            }
+            Err(error) => self.close(io, peer, &format!("malformed frame: {error}"), true),
+        }
+    }
+
+    /// Hands on what waited for its turn.
+    fn release(&mut self, io: &mut Io) {
+        for _ in 0..TURN_PARKED_MAX {
+            let (now, open) = (self.clock.mono(), self.txs_open());
+            let Some((peer, held, resumes)) = self.gates.next(now, open) else {
+                break;
+            };
+            if resumes && let Some(conn) = self.conns.get(&peer) {
+                io.resume_reading(conn.id);
+            }
+            self.passed(io, peer, &held);
+        }
+        let resting: Vec<PeerId> = self.gates.resting().collect();
+        let now = self.clock.now();
+        for peer in resting {
+            self.machine.heard(now, peer);
         }
     }
 
@@ -214,6 +279,7 @@ impl NetThread {
             log::debug!("peer {} closed: {why}", conn.address);
         }
         io.close(conn.id, "closed by the peer machine");
+        self.gates.leave(peer);
     }
 
     fn command(&mut self, io: &mut Io, command: NetCommand) {
@@ -237,6 +303,7 @@ impl NetThread {
                 self.dials.insert(io.dial(address, None), target);
             }
             NetCommand::Resolved(target, None) => self.feed(io, Input::DialFailed(target)),
+            NetCommand::Limits(limits) => self.gates.reload(limits, self.clock.mono()),
             NetCommand::AddPeer(address) => self.feed(io, Input::AddTarget(address)),
         }
     }
@@ -274,7 +341,9 @@ impl NetThread {
     }
 
     fn set_deadline(&mut self, io: &mut Io) {
-        io.set_deadline(self.machine.deadline().map(|at| self.clock.instant(at)));
+        let gates = self.gates.due(self.clock.mono(), self.txs_open());
+        let due = self.machine.deadline().into_iter().chain(gates).min();
+        io.set_deadline(due.map(|at| self.clock.instant(at)));
     }
 }
 
@@ -300,6 +369,7 @@ impl Handler for NetThread {
             },
         );
         self.peers.insert(conn, peer);
+        self.gates.join(peer, target.is_none());
         let key = PublicKey(info.peer_key);
         let (exporter, address) = (info.exporter, info.remote.to_string());
         self.feed(
@@ -323,9 +393,23 @@ impl Handler for NetThread {
         }
         let name = Message::name(frame_type).unwrap_or("unknown");
         count_frame(&self.out.metrics, name, "in", payload.len());
-        match Message::decode(frame_type, &payload) {
-            Ok(message) => self.feed(io, Input::Frame(peer, message)),
-            Err(error) => self.close(io, peer, &format!("malformed frame: {error}"), true),
+        let Some((_, class)) = Message::rule(frame_type) else {
+            return;
+        };
+        let held = Held {
+            code: frame_type,
+            payload,
+        };
+        let (now, open) = (self.clock.mono(), self.txs_open());
+        match self.gates.arrive(now, peer, class, held, open) {
+            Arrived::Passes(held) => self.passed(io, peer, &held),
+            Arrived::Parked { full } => {
+                let label = class_of(class).name();
+                count(&self.out.metrics.rate_limited, "class", label);
+                if full {
+                    io.pause_reading(conn);
+                }
+            }
         }
     }
 
@@ -348,6 +432,7 @@ impl Handler for NetThread {
                 },
             );
         }
+        self.gates.leave(peer);
         self.feed(io, Input::Closed(peer));
         let now = self.clock.now();
         self.show_peers(io, now);
@@ -404,6 +489,7 @@ impl Handler for NetThread {
     fn on_turn_end(&mut self, io: &mut Io) {
         // What was queued while this turn ran goes out with it; a wake-up for the rest is on its way or done here.
         self.on_wake(io);
+        self.release(io);
         let now = self.clock.now();
         if now.wall.since(self.shown) >= PEERS_SHOWN_MS {
             self.show_peers(io, now);

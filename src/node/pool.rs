@@ -34,6 +34,11 @@ impl Pool {
         Ok(Pool { threads, meter })
     }
 
+    /// How many threads it has.
+    pub fn threads(&self) -> usize {
+        self.threads.current_num_threads()
+    }
+
     /// Does `work` on one of the threads.
     pub fn spawn(&self, work: impl FnOnce() + Send + 'static) {
         let meter = self.meter.clone();

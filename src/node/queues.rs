@@ -29,6 +29,14 @@ pub const FRAMES: Row = Row {
     consumer: "consensus",
     when_full: "the frame is dropped and counted; votes and proposals are repaired by pull (S8)",
 };
+/// Transactions of peers and their names, after everything else.
+pub const TXS: Row = Row {
+    name: "peer-transactions",
+    capacity: 256,
+    producers: "net",
+    consumer: "consensus",
+    when_full: "they wait in the room of their peer; when that is full its stream is not read (P2)",
+};
 /// Submissions and questions of RPC clients.
 pub const CALLS: Row = Row {
     name: "consensus-calls",
@@ -97,8 +105,8 @@ pub const NOTIFY: Row = Row {
 };
 
 /// The whole table.
-pub const TABLE: [Row; 9] = [
-    FRAMES, CALLS, REPORTS, SIGNER, LEDGER, NET, SYNC, REQUESTS, NOTIFY,
+pub const TABLE: [Row; 10] = [
+    FRAMES, TXS, CALLS, REPORTS, SIGNER, LEDGER, NET, SYNC, REQUESTS, NOTIFY,
 ];
 
 const _: () = assert!(
@@ -135,6 +143,10 @@ impl<T> Outlet<T> {
         if self.offer(value).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
+    }
+    /// How many values it takes now, if nobody else fills it.
+    pub fn room(&self) -> usize {
+        self.row.capacity.saturating_sub(self.sender.len())
     }
     /// Depth and counters.
     pub fn view(&self) -> QueueView {

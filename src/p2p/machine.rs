@@ -122,6 +122,13 @@ impl Machine {
         self.status
     }
 
+    /// A peer's stream is not read by this node's own choice (P2): its silence says nothing.
+    pub fn heard(&mut self, now: Now, peer: PeerId) {
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.heard = now.mono;
+        }
+    }
+
     fn close(&mut self, peer: PeerId, why: impl Into<String>, fault: bool) {
         self.out.push(Effect::Close {
             peer,

@@ -17,6 +17,9 @@ use std::sync::Arc;
 const RELAY_DELAY_MS: u64 = 5;
 /// How long names of transactions are gathered before they are announced, ms.
 const INV_DELAY_MS: u64 = 10;
+/// Announcements of one stream of transactions are this far apart, ms: with the requests that answer them and the
+/// transactions themselves they stay below what a peer may send (P2).
+const INV_SPACING_MS: u64 = 30;
 /// Transactions remembered for each peer; the oldest are forgotten first (a transaction is then offered twice at worst).
 const KNOWN_TX_COUNT_MAX: usize = 4_096;
 /// Votes of the height remembered for each peer; beyond it all are forgotten (votes are then offered twice at worst).
@@ -69,6 +72,7 @@ pub struct Peers {
     relay_due: Option<MonoUs>,
     txs: Vec<Wtxid>,
     inv_due: Option<MonoUs>,
+    inv_last: Option<MonoUs>,
 }
 
 impl Peers {
@@ -162,7 +166,9 @@ impl Peers {
     pub fn relay_tx(&mut self, now: MonoUs, wtxid: Wtxid) {
         if self.txs.len() < RELAY_COUNT_MAX {
             self.txs.push(wtxid);
-            self.inv_due.get_or_insert(now.plus_ms(INV_DELAY_MS));
+            let spaced = self.inv_last.map(|at| at.plus_ms(INV_SPACING_MS));
+            let due = now.plus_ms(INV_DELAY_MS).max(spaced.unwrap_or_default());
+            self.inv_due.get_or_insert(due);
         }
     }
     /// When [`Peers::flush`] has something to send.
@@ -232,6 +238,7 @@ impl Peers {
         }
         if self.inv_due.is_some_and(|due| now >= due) {
             self.inv_due = None;
+            self.inv_last = Some(now);
             let txs = std::mem::take(&mut self.txs);
             for (id, peer) in &mut self.map {
                 let lacking: Vec<Wtxid> = txs

@@ -201,7 +201,7 @@ pub fn keys() -> &'static [KeySpec] {
     &KEYS
 }
 
-static KEYS: [KeySpec; 35] = [
+static KEYS: [KeySpec; 42] = [
     value("node", "network", Kind::Choice(&["main", "test", "dev"]), "\"main\"")
         .help("The network. main and test need a genesis file; dev makes its own when the data directory is empty."),
     derived("node", "datadir", Kind::Path, "~/.timecoin/NETWORK")
@@ -265,6 +265,20 @@ static KEYS: [KeySpec; 35] = [
         .help("plain begins each line with the time; journal with the priority that systemd reads; auto looks at standard error."),
     number("limits", "connections", (16, 10_000), "1024", "connections")
         .help("Peer connections of all kinds together, those of masternodes and those in their handshake included."),
+    number("limits", "tx_frames", (0, 1_000_000), "100", "frames/s").reloads()
+        .help("Frames of transactions that one peer may send; beyond it they wait and then its stream is not read. A proved masternode has ten times that. 0 = no limit."),
+    number("limits", "tx_kb", (0, 10_000_000), "10000", "kB/s").reloads()
+        .help("Bytes of transactions that one peer may send; a proved masternode ten times that. 0 = no limit."),
+    number("limits", "consensus_frames", (0, 1_000_000), "1000", "frames/s").reloads()
+        .help("Frames of consensus (votes, proposals) that one peer may send. 0 = no limit."),
+    number("limits", "consensus_kb", (0, 10_000_000), "32000", "kB/s").reloads()
+        .help("Bytes of consensus frames that one peer may send. 0 = no limit."),
+    number("limits", "sync_frames", (0, 1_000_000), "64", "frames/s").reloads()
+        .help("Requests for blocks, headers and snapshots that one peer may send. 0 = no limit."),
+    number("limits", "other_frames", (0, 1_000_000), "400", "frames/s").reloads()
+        .help("All other frames (pings, peer exchange, heartbeats) that one peer may send. 0 = no limit."),
+    number("limits", "strangers", (0, 1_000_000), "100", "transactions/s").reloads()
+        .help("Transactions that all peers together may hand in which dialled this node and proved no masternode key, served in turn. 0 = no limit."),
 ];
 
 #[cfg(test)]

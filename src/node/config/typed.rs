@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use super::cores::CoreSet;
 use super::load::{ConfigError, Inputs, Settings};
 use super::value::{Endpoint, RpcUser, Value, parse_address, parse_user_methods};
+use crate::p2p::buckets::{Limit, Limits as PeerLimits};
 use crate::types::address::Network;
 
 /// Default port for peers.
@@ -156,6 +157,8 @@ pub struct Log {
 pub struct Limits {
     /// Peer connections of all kinds.
     pub connections: usize,
+    /// What each peer may send.
+    pub peer: PeerLimits,
 }
 
 /// The whole configuration of a node.
@@ -186,6 +189,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// What each peer may send, as the buckets take it.
+    pub fn peer_limits(&self) -> PeerLimits {
+        self.limits.peer
+    }
+
     /// Reads all layers and gives every key its meaning.
     pub fn load(inputs: &Inputs) -> Result<Self, ConfigError> {
         Config::from_settings(&Settings::load(inputs)?)
@@ -315,6 +323,20 @@ impl<'a> Reader<'a> {
     fn limits(&self) -> Result<Limits, ConfigError> {
         Ok(Limits {
             connections: self.count("limits", "connections")?,
+            peer: self.peer_limits()?,
+        })
+    }
+
+    fn peer_limits(&self) -> Result<PeerLimits, ConfigError> {
+        let base = PeerLimits::default();
+        let number = |name| self.number("limits", name);
+        let limit = |frames, bytes| Limit { frames, bytes };
+        Ok(PeerLimits {
+            tx: limit(number("tx_frames")?, 1_000 * number("tx_kb")?),
+            consensus: limit(number("consensus_frames")?, 1_000 * number("consensus_kb")?),
+            sync: limit(number("sync_frames")?, base.sync.bytes),
+            other: limit(number("other_frames")?, base.other.bytes),
+            strangers: number("strangers")?,
         })
     }
 

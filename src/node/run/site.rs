@@ -55,6 +55,7 @@ pub(super) fn lookup_thread(
 /// The ends of all queues, before threads take theirs.
 pub(super) struct Wires {
     pub(super) frames: (Outlet<Frame>, Receiver<Frame>),
+    pub(super) txs: (Outlet<Frame>, Receiver<Frame>),
     pub(super) calls: (Outlet<Call>, Receiver<Call>),
     pub(super) reports: (Outlet<Report>, Receiver<Report>),
     pub(super) signer: (Outlet<SignerJob>, Receiver<SignerJob>),
@@ -69,6 +70,7 @@ impl Wires {
     pub(super) fn new() -> Wires {
         Wires {
             frames: queue(queues::FRAMES),
+            txs: queue(queues::TXS),
             calls: queue(queues::CALLS),
             reports: queue(queues::REPORTS),
             signer: queue(queues::SIGNER),
@@ -83,6 +85,7 @@ impl Wires {
     pub(super) fn viewers(&self) -> Vec<Box<dyn Fn() -> QueueView + Send + Sync>> {
         vec![
             viewer(&self.frames.0),
+            viewer(&self.txs.0),
             viewer(&self.calls.0),
             viewer(&self.reports.0),
             viewer(&self.signer.0),
@@ -191,6 +194,7 @@ impl Site<'_> {
             view: Box::new(opened.ledger.clone()),
             inbox: Inbox {
                 frames: wires.frames.1.clone(),
+                txs: wires.txs.1.clone(),
                 calls: wires.calls.1.clone(),
                 reports: wires.reports.1.clone(),
                 wake,
@@ -300,6 +304,7 @@ impl Site<'_> {
         resolver.map_err(|e| RunError::new(e, Exit::Internal))?;
         let outlets = netthread::Outlets {
             frames: wires.frames.0.clone(),
+            txs: wires.txs.0.clone(),
             sync: wires.sync.0.clone(),
             requests: wires.requests.0.clone(),
             lookups,
@@ -311,6 +316,7 @@ impl Site<'_> {
             self.clock,
             wires.net.1.clone(),
             outlets,
+            self.config.peer_limits(),
         ))
     }
 }

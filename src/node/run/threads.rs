@@ -361,6 +361,7 @@ impl Running {
             config.rpc.rate_anonymous,
             config.rpc.rate_user,
         );
+        self.net.put(NetCommand::Limits(config.peer_limits()));
         for peer in &config.p2p.peers {
             self.net.put(NetCommand::AddPeer(peer.to_string()));
         }
