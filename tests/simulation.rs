@@ -2,6 +2,8 @@
 //!
 //! `make sim SEED=7 NODES=4 HOURS=1` runs one seed, `make sim-swarm N=1000` many; both set the variables read here.
 
+#[path = "simulation/executions.rs"]
+mod executions;
 #[path = "simulation/scenarios.rs"]
 mod scenarios;
 
@@ -11,22 +13,29 @@ use timecoin::sim::world::{Options, Report, Violation, World};
 
 const SECOND: u64 = 1_000_000;
 
-fn fail(options: &Options, violation: &Violation) -> ! {
-    for line in &violation.trace {
-        println!("{line}");
-    }
-    panic!(
-        "{violation}\nfaults: {:?}\nagain with: make sim SEED={} NODES={}",
-        options.faults,
-        options.seed,
-        options.collaterals.len()
-    );
+/// Prints what led to a violation and the command that repeats it.
+fn fail(options: &Options, violation: &Violation, again: &str) -> ! {
+    println!("--- the last {} lines of the log", violation.trace.len());
+    violation.trace.iter().for_each(|line| println!("{line}"));
+    println!("--- where the nodes stand");
+    violation.states.iter().for_each(|line| println!("{line}"));
+    println!("--- seed {}, {:?}", options.seed, options.faults);
+    panic!("{violation}\nagain with: {again}");
+}
+
+/// The command that runs this test again.
+fn this_test() -> String {
+    let name = std::thread::current()
+        .name()
+        .unwrap_or_default()
+        .to_string();
+    format!("cargo test --test simulation -- --exact --nocapture {name}")
 }
 
 fn run(options: Options, seconds: u64) -> Report {
     let mut world = World::new(options.clone());
     if let Err(violation) = world.run(seconds * SECOND) {
-        fail(&options, &violation);
+        fail(&options, &violation, &this_test());
     }
     world.report()
 }
@@ -43,7 +52,14 @@ fn experiment(seed: u64, nodes: Option<usize>, seconds: u64) -> Report {
     let options = swarm::options(seed, nodes);
     match swarm::run(options.clone(), seconds) {
         Ok((_, report)) => report,
-        Err(violation) => fail(&options, &violation),
+        Err(violation) => {
+            let (count, hours) = (
+                options.collaterals.len(),
+                violation.at_us / (3_600 * SECOND) + 1,
+            );
+            let again = format!("make sim SEED={seed} NODES={count} HOURS={hours}");
+            fail(&options, &violation, &again)
+        }
     }
 }
 

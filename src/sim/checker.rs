@@ -44,6 +44,8 @@ pub struct Checker {
     pub finals: BTreeMap<Txid, Height>,
     /// By node: height reported as decided.
     pub heights: Vec<Height>,
+    /// What was said for the first time since somebody took this, for the log.
+    pub words: Vec<String>,
     /// Whether what leaves is compared with the disk it must be on.
     pub check_disks: bool,
 }
@@ -75,6 +77,7 @@ impl Checker {
             said: BTreeMap::new(),
             finals: BTreeMap::new(),
             heights: vec![Height(0); nodes],
+            words: Vec::new(),
             check_disks: true,
         }
     }
@@ -87,6 +90,22 @@ impl Checker {
     /// The block decided at a height.
     pub fn block_at(&self, height: Height) -> Option<BlockId> {
         self.decided.get(&height).map(|d| d.block)
+    }
+
+    /// What a masternode has said at a position of era 0 (0 proposal, 1 prevote, 2 precommit): a block, or nil.
+    pub fn said(
+        &self,
+        id: MasternodeId,
+        height: Height,
+        round: Round,
+        step: u8,
+    ) -> Option<Option<BlockId>> {
+        let words = self
+            .said
+            .get(&id)?
+            .messages
+            .get(&(Era(0), height, round, step))?;
+        Some(words.0)
     }
 
     /// A node reports a decision.
@@ -227,6 +246,13 @@ impl Checker {
             None => {}
         }
         said.messages.insert(at, what);
+        let verb = ["proposes", "prevotes", "precommits"][usize::from(at.3.min(2))];
+        let block = what.0.map_or("nil".into(), |block| format!("{block:?}"));
+        let of = what
+            .1
+            .map_or(String::new(), |round| format!(", polka of round {round}"));
+        self.words
+            .push(format!("{verb} {block} at {} round {}{of}", at.1, at.2));
         Ok(true)
     }
 

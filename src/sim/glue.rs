@@ -5,8 +5,8 @@ use crate::p2p::machine as p2p;
 use crate::p2p::messages::{CertifiedBlock, Message, PeerId};
 use crate::replica::io::{Effect, Event as Told, Input, ReadAt, SignerBatch};
 use crate::sim::adversary::Tools;
-use crate::sim::network::Frame;
 use crate::sim::node::{Node, applied, operators, peer_id};
+use crate::sim::stage::frame_of;
 use crate::sim::world::{Event, Work, World};
 use crate::sync;
 use crate::types::ids::*;
@@ -212,20 +212,23 @@ impl World {
                 let said = self
                     .checker
                     .on_send(*me, &message, disks, self.nodes[i].amnesic);
+                for word in std::mem::take(&mut self.checker.words) {
+                    self.note(&format!("node {i} {word}"));
+                }
                 if let Err(what) = said {
                     self.fail(format!("node {i}: {what}"));
                 }
             }
-            let frame = Frame {
-                code: message.code(),
-                body: Arc::new(message.encode()),
-            };
+            let frame = frame_of(&message);
             // A stream cannot lose its beginning: greeting and first exchange.
             let exempt = frame.code <= 2 || matches!(&*message, Message::Votes(v) if v.is_empty());
             for peer in to {
-                let (number, side, times) = self.network.send(self.now, peer, &frame, exempt);
-                for at in times {
-                    self.at(at, Event::Frame(number, side, frame.clone()));
+                match self.staged(peer, &message) {
+                    Some(whole) if Arc::ptr_eq(&whole, &message) => {
+                        self.transmit(peer, &frame, exempt)
+                    }
+                    Some(part) => self.transmit(peer, &frame_of(&part), false),
+                    None => {}
                 }
             }
         }
@@ -301,7 +304,7 @@ impl World {
                 let (height, block) = (decided.certificate.height, decided.certificate.block);
                 let text = decided.block.transactions.len();
                 self.note(&format!(
-                    "node {i} decides {height} {block} in {round} with {text} transactions"
+                    "node {i} decides {height} {block:?} in round {round} with {text} transactions"
                 ));
                 if !honest {
                     self.checker.heights[i] = height;
@@ -318,11 +321,11 @@ impl World {
                 }
             }
             Told::NewRound(height, round) => {
-                self.note(&format!("node {i} enters {height} {round}"))
+                self.note(&format!("node {i} enters {height} round {round}"))
             }
             Told::Proposed(height, round, block) => {
                 self.note(&format!(
-                    "node {i} sees {block} proposed at {height} {round}"
+                    "node {i} sees {block:?} proposed at {height} round {round}"
                 ));
             }
             Told::Evidence(evidence) => {
@@ -343,7 +346,7 @@ impl World {
             Told::Signing(Ok(())) => self.note(&format!("node {i} signs")),
             Told::Signing(Err(why)) => self.note(&format!("node {i} does not sign: {why}")),
             Told::InvalidProposal(block, why) => {
-                self.note(&format!("node {i}: {block} is invalid: {why}"))
+                self.note(&format!("node {i}: {block:?} is invalid: {why}"))
             }
             Told::Halted(why) if honest => self.fail(format!("S10: node {i} halts: {why}")),
             Told::Halted(why) => self.note(&format!("node {i} halts: {why}")),

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 /// Lines kept for a trace.
-const TRACE_LINES: usize = 400;
+const TRACE_LINES: usize = 200;
 
 /// The log of one run.
 #[derive(Debug, Clone)]

@@ -16,5 +16,7 @@ mod links;
 pub mod log;
 pub mod network;
 pub mod node;
+pub mod script;
+pub mod stage;
 pub mod swarm;
 pub mod world;

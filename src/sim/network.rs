@@ -5,6 +5,7 @@
 
 use crate::base::rng::Rng;
 use crate::p2p::messages::PeerId;
+use crate::sim::stage::Stage;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -68,6 +69,8 @@ pub struct Network {
     pub links: BTreeMap<u64, Link>,
     /// Link and end of each connection name.
     pub names: BTreeMap<PeerId, (u64, usize)>,
+    /// Which words pass.
+    pub(super) stage: Stage,
     next: u64,
     rng: Rng,
     seed: u64,
@@ -87,6 +90,7 @@ impl Network {
             slow: BTreeMap::new(),
             links: BTreeMap::new(),
             names: BTreeMap::new(),
+            stage: Stage::default(),
             next: 1,
             rng: Rng::new(seed ^ 0x6e65_7477_6f72_6b00),
             seed,
@@ -126,6 +130,15 @@ impl Network {
         }
         self.links.insert(number, Link { ends });
         number
+    }
+
+    /// The nodes at the ends of a connection that its owner has not left: whose name for it this is, and the other.
+    pub fn ends(&self, peer: PeerId) -> Option<(usize, usize)> {
+        let (number, side) = *self.names.get(&peer)?;
+        let ends = &self.links.get(&number)?.ends;
+        ends[side]
+            .open
+            .then_some((ends[side].node, ends[1 - side].node))
     }
 
     /// Forgets a connection that both ends have left.

@@ -18,7 +18,9 @@ pub fn liveness_bound(world: &World) -> u64 {
 /// The network of a seed. `nodes`: how many masternodes, if that is given.
 pub fn options(seed: u64, nodes: Option<usize>) -> Options {
     let mut rng = Rng::new(seed ^ 0x7377_6172_6d00_0000);
-    let count = nodes.unwrap_or(4 + rng.below(4) as usize);
+    // Drawn even if it is given: the rest of the seed's network must not depend on that.
+    let drawn = 4 + rng.below(4) as usize;
+    let count = nodes.unwrap_or(drawn);
     let equal = rng.chance(2, 3);
     let power = |rng: &mut Rng| {
         if equal {

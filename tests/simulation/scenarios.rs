@@ -1,7 +1,8 @@
 //! Stories, each a script: what happens to which node, then what must be true. After each the network must recover.
 
-use super::{SECOND, fail};
+use super::{SECOND, fail, this_test};
 use timecoin::sim::faults::Faults;
+use timecoin::sim::script::Story;
 use timecoin::sim::swarm::liveness_bound;
 use timecoin::sim::world::{Options, World};
 
@@ -11,9 +12,18 @@ fn story(options: Options, tell: impl FnOnce(&mut World)) -> World {
     tell(&mut world);
     let bound = liveness_bound(&world);
     if let Err(violation) = world.heal_and_settle(bound) {
-        fail(&options, &violation);
+        fail(&options, &violation, &this_test());
     }
     world
+}
+
+/// Tells a story and lets the network recover.
+pub fn tell(options: Options, story: impl FnOnce(&mut Story)) -> World {
+    let mut s = Story::begin(options.clone());
+    story(&mut s);
+    let bound = liveness_bound(&s.world);
+    s.end(bound)
+        .unwrap_or_else(|violation| fail(&options, &violation, &this_test()))
 }
 
 /// Time passes.

@@ -20,6 +20,7 @@ impl World {
         self.network.slow.clear();
         self.network.blocked.clear();
         self.release();
+        self.allow_all();
         for i in 0..self.nodes.len() {
             self.nodes[i].disk_slow = 1;
             self.nodes[i].full_until = 0;
@@ -49,27 +50,40 @@ impl World {
             .iter()
             .filter(|t| !self.checker.finals.contains_key(t))
             .count();
-        let states: Vec<String> = self.nodes.iter().map(|n| self.describe(n)).collect();
-        states.iter().for_each(|s| self.log.line(self.now, s));
         Err(self.violation(format!(
-            "LIVENESS: {} s after everything healed at height {tip}: heights {heights}, {waiting} payments not final\n{}",
+            "LIVENESS: {} s after everything healed at height {tip}: heights {heights}, {waiting} payments not final",
             bound_us / 1_000_000,
-            states.join("\n")
         )))
     }
 
     /// Where a node stands, for people.
     pub fn describe(&self, node: &Node) -> String {
+        let (i, kind) = (node.index, node.adversary.as_ref().map(|a| a.name()));
+        let kind = kind.map_or(String::new(), |name| format!(" ({name})"));
         let Some(running) = &node.running else {
-            return format!("node {}: down", node.index);
+            return format!("node {i}{kind} is down");
         };
         let now = node.now(self.now);
         let info = running.replica.consensus(now);
-        let peers = running.p2p.peers().count();
         let progress = running.sync.progress(now);
+        let signing = info
+            .signing
+            .map_or_else(|why| format!("does not sign: {why}"), |()| "signs".into());
+        let halted = info
+            .halted
+            .map_or(String::new(), |why| format!(", halted: {why}"));
         format!(
-            "node {}: {peers} peers, {info:?}, sync {progress:?}",
-            node.index
+            "node {i}{kind}: {} peers, height {} round {} {}, power {} has prevoted and {} precommitted, waits for {}, {signing}, sync {} to {} ({}){halted}",
+            running.p2p.peers().count(),
+            info.height,
+            info.at,
+            info.step,
+            info.prevotes,
+            info.precommits,
+            info.waiting_for,
+            progress.at,
+            progress.to,
+            progress.waiting.text(),
         )
     }
 

@@ -105,7 +105,12 @@ impl World {
             return;
         }
         let i = running[self.dice.below(running.len() as u64) as usize];
-        self.note(&format!("client pays {} at node {i}", tx.txid));
+        self.submit_at(i, tx);
+    }
+
+    /// A client hands a transaction to this node.
+    pub fn submit_at(&mut self, i: usize, tx: Tx) {
+        self.note(&format!("client pays {:?} at node {i}", tx.txid));
         self.work(i, Work::ToReplica(Input::Submit(Token(0), tx)));
     }
 

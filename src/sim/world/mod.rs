@@ -74,6 +74,8 @@ pub struct Violation {
     pub at_us: u64,
     /// The newest lines of the log.
     pub trace: Vec<String>,
+    /// Where every node stands.
+    pub states: Vec<String>,
 }
 
 /// What a run did.
@@ -200,9 +202,14 @@ impl World {
         self.broken.get_or_insert(what);
     }
 
-    fn violation(&self, what: String) -> Box<Violation> {
-        let (at_us, trace) = (self.now, self.log.trace());
-        Box::new(Violation { what, at_us, trace })
+    pub(super) fn violation(&self, what: String) -> Box<Violation> {
+        let states = self.nodes.iter().map(|n| self.describe(n)).collect();
+        Box::new(Violation {
+            what,
+            at_us: self.now,
+            trace: self.log.trace(),
+            states,
+        })
     }
 
     /// Runs for `us` of simulated time.
