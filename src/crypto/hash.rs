@@ -132,7 +132,7 @@ domains! {
     BatchSeed = "TimeCoin v0 batch-seed";
     /// Name of an operator key's lock on a host.
     KeyLock = "TimeCoin v0 key-lock";
-    /// Fork proof (B6).
+    /// Name of a fork: the ids of its two blocks (B6).
     ForkProof = "TimeCoin v0 fork-proof";
     /// Recovery certificate (B6).
     Recovery = "TimeCoin v0 recovery";

@@ -194,10 +194,13 @@ fn at(index: usize, error: SpendError) -> ApplyError {
 /// (by its own round or a certificate): the leader of round r costs r + 1 steps (B4).
 pub fn apply(view: &dyn CoinView, state: &State, block: &Block) -> Result<Applied, ApplyError> {
     let header = &block.header;
-    let mut other_checks = check_header(state, block)?;
+    // B5 header rule 1, B6: the era is the parent's, or the next one with a RecoveryCert that is at hand.
+    let base = state.entered(header.era, header.recovery_hash);
+    let base = &base.ok_or(Invalid::Era)?;
+    let mut other_checks = check_header(state, base, block)?;
     let is_slot_block = state.is_slot_block(header.time);
     check_body(block, is_slot_block)?;
-    let mut work = Work::new(view, state, is_slot_block);
+    let mut work = Work::new(view, base, is_slot_block);
     if is_slot_block {
         check_slot_part_size(state, &block.slot_part)?;
         let slot = slot_of(header.time, state.params());
@@ -222,7 +225,7 @@ pub fn apply(view: &dyn CoinView, state: &State, block: &Block) -> Result<Applie
         }
         due.iter().for_each(|tx| work.create_coinbase(tx));
     }
-    let after = After::of(state, work.finish()?, header.time, header.round, header.era)?;
+    let after = After::of(base, work.finish()?, header.time, header.round)?;
     if header.next_validators_hash != after.state.validators_hash {
         return Err(Invalid::Root("next_validators_hash").into());
     }
@@ -236,8 +239,9 @@ pub fn apply(view: &dyn CoinView, state: &State, block: &Block) -> Result<Applie
     })
 }
 
-/// Header rules 1 to 5 and what of 6, 7 and 9 the block itself tells; the checks of last_commit's signatures.
-fn check_header(state: &State, block: &Block) -> Result<Vec<Check>, Invalid> {
+/// Header rules 1 to 5 and what of 6, 7 and 9 the block itself tells; the checks of last_commit's signatures. `parent` is
+/// the state below, `state` the same in the era of the block.
+fn check_header(parent: &State, state: &State, block: &Block) -> Result<Vec<Check>, Invalid> {
     let (header, tip) = (&block.header, &state.tip);
     if tip.branch > SOFTWARE_BRANCH {
         return Err(Invalid::UnknownBranch(tip.branch));
@@ -250,10 +254,6 @@ fn check_header(state: &State, block: &Block) -> Result<Vec<Check>, Invalid> {
             found: header.branch,
             in_force: tip.branch,
         });
-    }
-    // A higher era needs a RecoveryCert (B6), which nobody can make as long as nobody judges one.
-    if header.era != tip.era || !header.recovery_hash.is_zero() {
-        return Err(Invalid::Era);
     }
     if header.height != tip.height.next() || header.parent != tip.block {
         return Err(Invalid::Parent);
@@ -269,7 +269,7 @@ fn check_header(state: &State, block: &Block) -> Result<Vec<Check>, Invalid> {
     if state.validators.get(&found).is_none() || state.leader(header.round) != found {
         return Err(Invalid::Proposer { found });
     }
-    let checks = check_last_commit(state, block)?;
+    let checks = check_last_commit(parent, block)?;
     let roots = [
         (
             "last_commit_hash",
@@ -325,12 +325,14 @@ fn check_last_commit(state: &State, block: &Block) -> Result<Vec<Check>, Invalid
     if commit.at < first || commit.at.era > block.header.era {
         return Err(Invalid::LastCommitRound);
     }
+    let set = state.last_set_of(commit.at.era);
+    let set = set.ok_or(Invalid::LastCommitRound)?;
     Ok(commit.checks(
         state.chain_id(),
         tip.last_branch,
         tip.height,
         tip.block,
-        &state.last_validators,
+        &set,
     )?)
 }
 
@@ -380,13 +382,7 @@ struct After {
 
 impl After {
     /// B5 step 10.
-    fn of(
-        base: &State,
-        done: Finished,
-        time: WallMs,
-        round: Round,
-        era: Era,
-    ) -> Result<After, Invalid> {
+    fn of(base: &State, done: Finished, time: WallMs, round: Round) -> Result<After, Invalid> {
         let is_slot_block = base.is_slot_block(time);
         let mut leaders = base.leaders.after_block(&base.validators, round);
         if is_slot_block {
@@ -398,13 +394,18 @@ impl After {
             done.validators.hash()
         };
         let (utxo, changed_buckets) = base.utxo.changed(&done.created, &done.spent);
+        let eras = base.eras.after_block(&done.registry.registry);
+        let eras = if eras == *base.eras {
+            base.eras.clone()
+        } else {
+            Arc::new(eras)
+        };
         let state = State {
             chain: base.chain.clone(),
             tip: Tip {
                 height: base.tip.height.next(),
                 time,
                 round,
-                era,
                 branch: done.branch,
                 last_branch: base.tip.branch,
                 supply: done.supply,
@@ -414,11 +415,13 @@ impl After {
             },
             validators_hash,
             last_validators: base.validators.clone(),
-            validators: done.validators,
+            validators: eras.bar(done.validators),
             registry: done.registry,
             leaders: Arc::new(leaders),
             slots: done.slots,
             utxo,
+            eras,
+            next_era: base.next_era.clone(),
         };
         if !state.supply_adds_up() {
             return Err(Invalid::Supply);
@@ -476,7 +479,10 @@ pub fn build(
     input: BuildInput,
 ) -> Result<(Block, Delta), BuildError> {
     let is_slot_block = state.is_slot_block(input.time);
-    let mut work = Work::new(view, state, is_slot_block);
+    let recovery_hash = state.recovery_hash();
+    let base = state.entered(state.era(), recovery_hash);
+    let base = &base.ok_or(Invalid::Era)?;
+    let mut work = Work::new(view, base, is_slot_block);
     let mut slot_part = SlotPart::default();
     if is_slot_block {
         let slot = slot_of(input.time, state.params());
@@ -497,8 +503,8 @@ pub fn build(
     let header = Header {
         version: HEADER_VERSION,
         branch: state.tip.branch,
-        era: state.tip.era,
-        recovery_hash: Hash::ZERO,
+        era: base.tip.era,
+        recovery_hash,
         height: state.tip.height.next(),
         round: input.round,
         time: input.time,
@@ -519,10 +525,10 @@ pub fn build(
         slot_part,
         transactions: BoundedVec::<Tx, BLOCK_TX_COUNT_MAX>::take_from(transactions),
     };
-    check_header(state, &block)?;
+    check_header(state, base, &block)?;
     check_body(&block, is_slot_block)?;
     let header = &mut block.header;
-    let after = After::of(state, work.finish()?, header.time, header.round, header.era)?;
+    let after = After::of(base, work.finish()?, header.time, header.round)?;
     header.next_validators_hash = after.state.validators_hash;
     header.state_root = after.state.root();
     let id = header.id();

@@ -21,9 +21,9 @@ pub(crate) struct Bench<'a> {
 }
 
 /// The two signed messages, and the height that they are about; statements tell none that can be believed.
-struct Pair {
-    height: Option<Height>,
-    signed: [(Hash, Signature); 2],
+pub(crate) struct Pair {
+    pub height: Option<Height>,
+    pub signed: [(Hash, Signature); 2],
 }
 
 /// Judges one piece of evidence; the error says what is wrong with it.
@@ -33,14 +33,7 @@ pub(crate) fn judge(evidence: &Evidence, bench: &Bench<'_>) -> Result<[Check; 2]
     if entry.slashed.is_some() {
         return Err("it was already punished, which happens once in its life");
     }
-    let pair = match &evidence.offence {
-        Offence::Proposals(a, b) => proposals(a, b, evidence.offender, bench.chain)?,
-        Offence::Votes(a, b) => votes(a, b, evidence.offender, bench.chain)?,
-        Offence::Amnesia(precommit, prevote) => {
-            amnesia(precommit, prevote, evidence.offender, bench.chain)?
-        }
-        Offence::Statements(a, b) => statements(a, b, evidence.offender, bench.chain)?,
-    };
+    let pair = pair(evidence, bench.chain)?;
     let key = evidence.key;
     let fits = match pair.height {
         Some(height) if height < bench.slots.oldest() => {
@@ -61,6 +54,17 @@ pub(crate) fn judge(evidence: &Evidence, bench: &Bench<'_>) -> Result<[Check; 2]
         message,
         signature,
     }))
+}
+
+/// The offence by form alone: two messages of the offender that no honest key signs both, if the signatures hold.
+pub(crate) fn pair(evidence: &Evidence, chain: ChainId) -> Result<Pair, &'static str> {
+    let offender = evidence.offender;
+    match &evidence.offence {
+        Offence::Proposals(a, b) => proposals(a, b, offender, chain),
+        Offence::Votes(a, b) => votes(a, b, offender, chain),
+        Offence::Amnesia(precommit, prevote) => amnesia(precommit, prevote, offender, chain),
+        Offence::Statements(a, b) => statements(a, b, offender, chain),
+    }
 }
 
 const ORDER: &str = "the two messages are equal or not in ascending order";

@@ -18,7 +18,7 @@ pub struct Leaders {
 struct Turn<'a> {
     set: &'a ValidatorSet,
     prio: Vec<i64>,
-    /// Positions of E = V \ failed.
+    /// Positions of E = V \ failed, without those that have no vote (B6).
     eligible: Vec<usize>,
     /// Power of E.
     total: i64,
@@ -75,7 +75,7 @@ impl Leaders {
     fn turn<'a>(&self, set: &'a ValidatorSet) -> Turn<'a> {
         let members = set.members();
         let eligible: Vec<usize> = (0..members.len())
-            .filter(|i| self.failed.binary_search(&members[*i].id).is_err())
+            .filter(|i| self.failed.binary_search(&members[*i].id).is_err() && !set.is_barred(*i))
             .collect();
         // At most 512 * 2^40 (B4): far inside i64.
         let total = set.power_of(eligible.iter().copied()).0 as i64;

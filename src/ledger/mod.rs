@@ -10,7 +10,9 @@ pub mod check;
 pub(crate) mod churn;
 pub mod coins;
 pub mod decided;
+pub mod era;
 pub(crate) mod evidence;
+pub mod fork;
 pub mod leader;
 pub mod mempool;
 pub(crate) mod registration;
@@ -29,6 +31,8 @@ pub(crate) mod testkit;
 mod tests;
 #[cfg(test)]
 mod tests_churn;
+#[cfg(test)]
+mod tests_fork;
 #[cfg(test)]
 mod tests_golden;
 #[cfg(test)]

@@ -117,6 +117,7 @@ impl Work<'_> {
             let judged = judge(evidence, &self.bench());
             checks.extend(judged.map_err(|why| Invalid::Evidence { index, why })?);
         }
+        self.check_due(part)?;
         self.slash(part)?;
         if let Some(index) = part.evidence.len().checked_sub(1)
             && !self.registry.entries().iter().any(Entry::is_voting)
@@ -141,6 +142,29 @@ impl Work<'_> {
             registry: &self.registry,
             slots: &self.slots,
             height: self.height,
+        }
+    }
+
+    /// Evidence of forks that this slot block must carry, ascending offender id (B6 step 6): as much as fits, and before any
+    /// other. What can no longer be judged (older than unbonding) is not due; its culprits stay without a vote.
+    fn due_evidence(&self, bench: &Bench<'_>) -> Vec<Evidence> {
+        let culprits = self.base.eras.culprits.iter();
+        let due = culprits.filter(|evidence| judge(evidence, bench).is_ok());
+        let most = usize::try_from(self.base.limits().evidence_count).unwrap_or(usize::MAX);
+        due.take(most).cloned().collect()
+    }
+
+    /// B6 step 6: everything due stands in the block, and other evidence only if there is room beside it.
+    fn check_due(&self, part: &SlotPart) -> Result<(), Invalid> {
+        let due = self.due_evidence(&self.bench());
+        let held = |id: &MasternodeId| part.evidence.iter().any(|e| e.offender == *id);
+        let lacks = due.iter().position(|e| !held(&e.offender));
+        match lacks {
+            Some(index) => Err(Invalid::Evidence {
+                index,
+                why: "evidence of a fork is due and not in the block",
+            }),
+            None => Ok(()),
         }
     }
 
@@ -200,7 +224,7 @@ impl Work<'_> {
         };
         let punished = power(&recent);
         let earlier = power(&|e| recent(e) && e.slashed != Some(now));
-        let total = u128::from(self.base.validators.total().0) + earlier;
+        let total = u128::from(self.base.validators.full_total().0) + earlier;
         let share = (3_000 * punished / total.max(1))
             .max(u128::from(params.slash_base))
             .min(1_000);
@@ -288,23 +312,30 @@ impl Work<'_> {
             room = left.unwrap_or(room);
             left.is_some()
         };
-        let mut attestations: Vec<Attestation> = offered.attestations.into_vec();
-        attestations.sort_by_key(|a| a.body.attester);
-        attestations.dedup_by_key(|a| a.body.attester);
-        attestations
-            .retain(|a| self.judge_attestation(a, slot).is_ok() && fits(codec::encoded_len(a)));
         let mut opened = self.slots.clone();
         opened.open(self.height, self.base.params());
         let bench = Bench {
             slots: &opened,
             ..self.bench()
         };
-        let mut evidence: Vec<Evidence> = offered.evidence.into_vec();
-        evidence.sort();
-        evidence.retain(|e| judge(e, &bench).is_ok());
-        evidence.dedup_by_key(|e| e.offender);
-        evidence.truncate(usize::try_from(limits.evidence_count).unwrap_or(usize::MAX));
+        // What is due gets its room first: without it the block would be invalid.
+        let mut evidence = self.due_evidence(&bench);
         evidence.retain(|e| fits(codec::encoded_len(e)));
+        let mut attestations: Vec<Attestation> = offered.attestations.into_vec();
+        attestations.sort_by_key(|a| a.body.attester);
+        attestations.dedup_by_key(|a| a.body.attester);
+        attestations
+            .retain(|a| self.judge_attestation(a, slot).is_ok() && fits(codec::encoded_len(a)));
+        let mut others: Vec<Evidence> = offered.evidence.into_vec();
+        others.sort();
+        others.retain(|e| judge(e, &bench).is_ok());
+        others.retain(|e| evidence.iter().all(|due| due.offender != e.offender));
+        others.dedup_by_key(|e| e.offender);
+        let most = usize::try_from(limits.evidence_count).unwrap_or(usize::MAX);
+        others.truncate(most.saturating_sub(evidence.len()));
+        others.retain(|e| fits(codec::encoded_len(e)));
+        evidence.extend(others);
+        evidence.sort();
         let voting = self.registry.entries().iter().filter(|e| e.is_voting());
         let accused = |id| evidence.binary_search_by_key(id, |e| e.offender).is_ok();
         if voting.clone().all(|e| accused(&e.id)) {
@@ -332,7 +363,7 @@ impl Work<'_> {
             params,
             now,
             height: self.height,
-            total: self.base.validators.total(),
+            total: self.base.validators.full_total(),
             attested: self.attested,
         };
         change.run(&mut self.registry, std::mem::take(&mut self.pending));

@@ -6,6 +6,7 @@ use crate::crypto::hash::{Domain, Hash};
 use crate::crypto::lthash::LtHash;
 use crate::crypto::merkle::{HISTORY_TREE, Mmr, STATE_TREE};
 use crate::ledger::coins::Coin;
+use crate::ledger::era::{Eras, NextEra};
 use crate::ledger::leader::Leaders;
 use crate::ledger::registry::{Registry, SealedRegistry};
 use crate::ledger::slots::{SlotTable, slot_of};
@@ -109,6 +110,11 @@ pub struct State {
     pub slots: Arc<SlotTable>,
     /// Digests of the coins.
     pub utxo: Utxo,
+    /// Culprits of forks whose evidence is still due (B6).
+    pub eras: Arc<Eras>,
+    /// The era that a RecoveryCert at hand begins with the next header that carries it. Not of the chain but of the node:
+    /// stored nowhere here, handed on from block to block until its era has begun.
+    pub next_era: Option<Arc<NextEra>>,
 }
 
 /// A stored piece of a [`State`]. Pieces that a block leaves alone need not be written again.
@@ -127,17 +133,20 @@ pub enum Part {
     Leaders = 4,
     /// [`State::slots`].
     Slots = 5,
+    /// [`State::eras`]; absent where there was never a fork.
+    Eras = 6,
 }
 
 impl Part {
     /// All pieces.
-    pub const ALL: [Part; 6] = [
+    pub const ALL: [Part; 7] = [
         Part::Tip,
         Part::Validators,
         Part::LastValidators,
         Part::Registry,
         Part::Leaders,
         Part::Slots,
+        Part::Eras,
     ];
 }
 
@@ -204,6 +213,8 @@ impl State {
             registry,
             slots: Arc::new(SlotTable::genesis()),
             utxo: Utxo::default().changed(&coins, &[]).0,
+            eras: Arc::default(),
+            next_era: None,
         }
     }
 
@@ -299,6 +310,9 @@ impl State {
         if !before.is_some_and(|b| same(&b.slots, &self.slots)) {
             out.push((Part::Slots, codec::encode(&*self.slots)));
         }
+        if !before.is_some_and(|b| same(&b.eras, &self.eras)) {
+            out.push((Part::Eras, codec::encode(&*self.eras)));
+        }
         out
     }
 
@@ -328,12 +342,18 @@ impl State {
         let leaders: Leaders = read(which, found)?;
         let (which, found) = bytes(Part::Slots);
         let slots: SlotTable = read(which, found)?;
+        let eras: Eras = match bytes(Part::Eras) {
+            (_, None) => Eras::default(),
+            (which, found) => read(which, found)?,
+        };
         Ok(State {
             chain: Arc::new(Chain::of(genesis)),
             tip,
             validators_hash: validators.hash(),
-            validators: Arc::new(validators),
-            last_validators: Arc::new(last_validators),
+            validators: eras.bar(Arc::new(validators)),
+            last_validators: eras.bar_last(Arc::new(last_validators)),
+            eras: Arc::new(eras),
+            next_era: None,
             registry: registry.ok_or(StateError::Contradiction("registry amounts overflow"))?,
             leaders: Arc::new(leaders),
             slots: Arc::new(slots),

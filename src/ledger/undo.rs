@@ -2,6 +2,7 @@
 //! their digests are undone like they were done.
 
 use crate::ledger::coins::CoinList;
+use crate::ledger::era::Eras;
 use crate::ledger::leader::Leaders;
 use crate::ledger::registry::{Registry, SealedRegistry};
 use crate::ledger::slots::SlotTable;
@@ -24,6 +25,7 @@ pub struct Undo {
     last_validators: Option<ValidatorSet>,
     registry: Option<Registry>,
     slots: Option<SlotTable>,
+    eras: Option<Eras>,
 }
 
 impl Undo {
@@ -43,7 +45,18 @@ impl Undo {
             last_validators: old(&before.last_validators, &after.last_validators),
             registry: (b.hash != a.hash).then(|| Registry::clone(&b.registry)),
             slots: old(&before.slots, &after.slots),
+            eras: old(&before.eras, &after.eras),
         }
+    }
+
+    /// The set that decided the block below, if it is not the one that decided this block.
+    pub fn last_set_before(&self) -> Option<&ValidatorSet> {
+        self.last_validators.as_ref()
+    }
+
+    /// What the state before the block held of forks, if the block changed it.
+    pub fn eras_before(&self) -> Option<&Eras> {
+        self.eras.as_ref()
     }
 
     /// The state before the block, from the state after it; `None` if `after` is not the state this data undoes.
@@ -55,7 +68,8 @@ impl Undo {
             old.as_ref()
                 .map_or_else(|| current.clone(), |old| Arc::new(old.clone()))
         }
-        let validators = pick(&self.validators, &after.validators);
+        let eras = pick(&self.eras, &after.eras);
+        let validators = eras.bar(pick(&self.validators, &after.validators));
         let registry = match &self.registry {
             Some(old) => SealedRegistry::new(old.clone())?,
             None => after.registry.clone(),
@@ -65,11 +79,13 @@ impl Undo {
             tip: self.tip.clone(),
             validators_hash: validators.hash(),
             validators,
-            last_validators: pick(&self.last_validators, &after.last_validators),
+            last_validators: eras.bar_last(pick(&self.last_validators, &after.last_validators)),
             registry,
             leaders: Arc::new(self.leaders.clone()),
             slots: pick(&self.slots, &after.slots),
             utxo: after.utxo.changed(&self.spent, &self.created).0,
+            eras,
+            next_era: None,
         })
     }
 }

@@ -107,7 +107,8 @@ impl Commit {
         block: BlockId,
         set: &ValidatorSet,
     ) -> Result<Vec<Check>, CommitError> {
-        if self.signers.len() != set.len() || self.signers.count() != self.signatures.len() {
+        let fits = self.signers.len() == set.len() && self.signers.count() == self.signatures.len();
+        if !fits || self.signers.ones().any(|i| set.is_barred(i)) {
             return Err(CommitError::Form);
         }
         let signed = set.power_of(self.signers.ones());

@@ -6,6 +6,7 @@ pub mod amount;
 pub mod bitmap;
 pub mod block;
 pub mod codec;
+pub mod fork;
 pub mod genesis;
 pub mod ids;
 pub mod masternode;

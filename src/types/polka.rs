@@ -51,7 +51,8 @@ impl Polka {
         let body = self.body(branch);
         let fits = self.votes.signers.len() == set.len()
             && self.votes.signers.count() == self.votes.signatures.len();
-        if !fits || !body.is_well_formed() {
+        let barred = self.votes.signers.ones().any(|i| set.is_barred(i));
+        if !fits || barred || !body.is_well_formed() {
             return Err(CommitError::Form);
         }
         let signed = set.power_of(self.votes.signers.ones());

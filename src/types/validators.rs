@@ -25,6 +25,10 @@ pub struct ValidatorSet {
     members: Vec<Validator>,
     #[serde(skip)]
     total: Power,
+    /// Positions of members that have no vote, ascending (B6 step 6): they keep their bit, their place in the hash and in
+    /// the encoding, and nothing they sign counts.
+    #[serde(skip)]
+    barred: Vec<usize>,
 }
 
 /// Members that make no set.
@@ -53,13 +57,39 @@ impl ValidatorSet {
         }
         // At most 512 * 2^40: far below u64::MAX.
         let total = Power(members.iter().map(|m| m.power.0).sum());
-        Ok(ValidatorSet { members, total })
+        let barred = Vec::new();
+        Ok(ValidatorSet {
+            members,
+            total,
+            barred,
+        })
     }
-    /// The members, ascending id.
+    /// The same members, of whom exactly those of `ids` have no vote (B6 step 6). Ids that are no members change nothing.
+    pub fn without<'a>(&self, ids: impl IntoIterator<Item = &'a MasternodeId>) -> ValidatorSet {
+        let position = |id: &MasternodeId| self.members.binary_search_by(|m| m.id.cmp(id)).ok();
+        let mut barred: Vec<usize> = ids.into_iter().filter_map(position).collect();
+        barred.sort_unstable();
+        barred.dedup();
+        let lost: u64 = barred.iter().map(|i| self.members[*i].power.0).sum();
+        ValidatorSet {
+            members: self.members.clone(),
+            total: Power(self.full_total().0 - lost),
+            barred,
+        }
+    }
+    /// Whether the member at position `i` has no vote.
+    pub fn is_barred(&self, i: usize) -> bool {
+        self.barred.binary_search(&i).is_ok()
+    }
+    /// Power of all members, also of those without a vote.
+    pub fn full_total(&self) -> Power {
+        Power(self.members.iter().map(|m| m.power.0).sum())
+    }
+    /// The members, ascending id, also those without a vote.
     pub fn members(&self) -> &[Validator] {
         &self.members
     }
-    /// Number of members.
+    /// Number of members: bits of a bitmap.
     pub fn len(&self) -> usize {
         self.members.len()
     }
@@ -67,23 +97,25 @@ impl ValidatorSet {
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
-    /// Power of all members.
+    /// Power of all members that have a vote: what a quorum is a part of.
     pub fn total(&self) -> Power {
         self.total
     }
-    /// Position of a member.
+    /// Position of a member that has a vote.
     pub fn index_of(&self, id: &MasternodeId) -> Option<usize> {
-        self.members.binary_search_by(|m| m.id.cmp(id)).ok()
+        let found = self.members.binary_search_by(|m| m.id.cmp(id)).ok();
+        found.filter(|i| !self.is_barred(*i))
     }
-    /// A member by id.
+    /// A member that has a vote, by id.
     pub fn get(&self, id: &MasternodeId) -> Option<&Validator> {
         self.index_of(id).map(|i| &self.members[i])
     }
-    /// Power of the members at `indexes`; those beyond the end count nothing.
+    /// Power of the members at `indexes`; those beyond the end and those without a vote count nothing.
     pub fn power_of(&self, indexes: impl IntoIterator<Item = usize>) -> Power {
         Power(
             indexes
                 .into_iter()
+                .filter(|i| !self.is_barred(*i))
                 .filter_map(|i| self.members.get(i))
                 .map(|m| m.power.0)
                 .sum(),
