@@ -35,6 +35,8 @@ struct Peer {
     heard: MonoUs,
     pinged: MonoUs,
     ping_us: Option<u64>,
+    /// The greatest height it told.
+    told: Height,
 }
 
 /// The peer machine of one node.
@@ -144,6 +146,7 @@ impl Machine {
         if gone.greeted.is_some() {
             self.out.push(Effect::Down(peer));
         }
+        self.links_changed();
         self.target_lost(now, &gone);
     }
 
@@ -162,18 +165,24 @@ impl Machine {
             (Message::Hello(_), true) => self.close(id, "second Hello", true),
             (Message::OperatorProof(proof), true) => self.operator_proof(id, &proof),
             (Message::Ping(status), true) => {
+                peer.told = peer.told.max(status.height);
                 self.out.push(Effect::Send(id, Message::Pong(status.clock)));
                 self.out.push(Effect::StatusOf(id, status));
             }
             (Message::Pong(_), true) => peer.ping_us = Some(now.mono.since(peer.pinged)),
-            (Message::Status(status), true) => self.out.push(Effect::StatusOf(id, status)),
+            (Message::Status(status), true) => {
+                peer.told = peer.told.max(status.height);
+                self.out.push(Effect::StatusOf(id, status));
+            }
             (other, true) => self.out.push(Effect::Deliver(id, other)),
         }
     }
 
+    /// After a decision: to those who have not said that they are as far. The others hear it with the next ping.
     fn broadcast_status(&mut self) {
-        let greeted = self.peers.iter().filter(|(_, p)| p.greeted.is_some());
-        for (peer, _) in greeted {
+        let height = self.status.height;
+        let behind = |p: &Peer| p.greeted.is_some() && p.told < height;
+        for (peer, _) in self.peers.iter().filter(|(_, p)| behind(p)) {
             self.out
                 .push(Effect::Send(*peer, Message::Status(self.status)));
         }

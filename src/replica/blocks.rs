@@ -505,7 +505,11 @@ impl Replica {
         let next = HeightWork::new(&self.state, self.guard.me(), now.mono);
         self.height = next;
         self.inputs.clear();
-        self.peers.new_height();
+        let told = self.peers.send_certificate(now.mono, &certificate);
+        self.out.extend(told);
+        let (set, me) = (self.state.validators.clone(), self.guard.me());
+        self.peers.new_height(now.mono, set, me);
+        self.clock.set_changed();
         let finality_us = self.finality_of(now, &decided.block);
         let settled = self.mempool.decided(&decided.block);
         let is_conflict = |d: &&Departed| matches!(d.why, Departure::Conflicted { .. });

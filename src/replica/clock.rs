@@ -19,6 +19,8 @@ pub struct ClockGuard {
     base: Option<Now>,
     /// Validator's clock minus own clock when its Status was read, ms.
     offsets: BTreeMap<MasternodeId, i64>,
+    /// The median, until a clock is told or the set changes.
+    median: Option<Option<i64>>,
     wrong_since: Option<MonoUs>,
     agrees_since: Option<MonoUs>,
 }
@@ -29,11 +31,18 @@ impl ClockGuard {
         let offset = i128::from(clock.0) - i128::from(now.wall.0);
         let bounded = offset.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64;
         self.offsets.insert(masternode, bounded);
+        self.median = None;
     }
 
     /// A masternode is no longer connected.
     pub fn forget(&mut self, masternode: &MasternodeId) {
         self.offsets.remove(masternode);
+        self.median = None;
+    }
+
+    /// Other validators' clocks count from now on.
+    pub fn set_changed(&mut self) {
+        self.median = None;
     }
 
     /// The median offset by power, ms, if enough validators are known.
@@ -61,13 +70,17 @@ impl ClockGuard {
         let mono_ms = (now.mono.since(base.mono) / 1_000) as i64;
         let drift = now.wall.0 as i64 - base.wall.0 as i64 - mono_ms;
         let jumped = drift.abs() >= TOLERANCE_MS;
-        let apart = self
-            .median_offset_ms(set)
-            .is_some_and(|offset| offset.saturating_abs() >= TOLERANCE_MS);
+        let median = match self.median {
+            Some(known) => known,
+            None => self.median_offset_ms(set),
+        };
+        self.median = Some(median);
+        let apart = median.is_some_and(|offset| offset.saturating_abs() >= TOLERANCE_MS);
         if jumped {
             // What it shows now is the new base: it is believed once it has run evenly for long enough.
             self.base = Some(now);
             self.offsets.clear();
+            self.median = None;
         }
         if jumped || apart {
             self.wrong_since.get_or_insert(now.mono);

@@ -21,8 +21,6 @@ const CHECKING_VOTE_COUNT_MAX: usize = 8_192;
 impl Replica {
     pub(super) fn peer_up(&mut self, peer: PeerId, status: Status) {
         self.peers.up(peer, status);
-        let bitmap = self.bitmap();
-        self.send(peer, Message::VoteBitmap(Box::new(bitmap)));
         self.greet_with_transactions(peer);
     }
 
@@ -41,6 +39,10 @@ impl Replica {
             .or_else(|| self.seen.get(&id));
         let votes = BoundedVec::take_from(held.cloned());
         self.send(peer, Message::Votes(votes));
+        if self.peers.is_validator(peer) && self.peers.collects(now.mono) {
+            let bitmap = self.bitmap();
+            self.send(peer, Message::VoteBitmap(Box::new(bitmap)));
+        }
     }
 
     pub(super) fn peer_status(&mut self, now: Now, peer: PeerId, status: Status) {
@@ -69,7 +71,7 @@ impl Replica {
         match message {
             Message::Votes(votes) => self.votes_frame(peer, votes, read),
             Message::Proposal(proposal) => self.proposal_frame(peer, *proposal, read),
-            Message::VoteBitmap(bitmap) => self.bitmap_frame(peer, &bitmap),
+            Message::VoteBitmap(bitmap) => self.bitmap_frame(now, peer, &bitmap),
             Message::Polka(polka) => {
                 let (chain, branch) = (self.state.chain_id(), self.state.tip.branch);
                 let ours =
@@ -80,7 +82,12 @@ impl Replica {
             }
             Message::Certificate(certificate) => {
                 let (chain, branch) = (self.state.chain_id(), self.state.tip.branch);
-                let ours = certificate.height == self.height.height();
+                let height = self.height.height();
+                if certificate.height == height.next() {
+                    self.keep_ahead(peer, Message::Certificate(certificate), read);
+                    return Ok(());
+                }
+                let ours = certificate.height == height;
                 if ours
                     && let Ok(checks) = certificate.checks(chain, branch, &self.state.validators)
                 {
@@ -307,9 +314,12 @@ impl Replica {
     }
 
     /// S8: the peer tells what it holds; it gets what it lacks.
-    fn bitmap_frame(&mut self, peer: PeerId, bitmap: &VoteBitmap) {
+    fn bitmap_frame(&mut self, now: Now, peer: PeerId, bitmap: &VoteBitmap) {
         if bitmap.height != self.height.height() {
             return;
+        }
+        if self.peers.asked_by(now.mono, peer) {
+            self.height.repair = Some(now.mono);
         }
         let members = self.state.validators.len();
         let fits =
@@ -324,10 +334,14 @@ impl Replica {
         let lacking = self.height.engine.lacking(bitmap.round, &held);
         for round in lacking.proposals {
             if let Some((proposal, ..)) = self.height.proposals.get(&round) {
+                self.peers.lacked_proposal(now.mono, peer, proposal);
                 let frame =
                     Message::Proposal(Box::new(crate::p2p::messages::Proposal::clone(proposal)));
                 self.send(peer, frame);
             }
+        }
+        for vote in &lacking.votes {
+            self.peers.lacked_vote(now.mono, peer, vote);
         }
         for votes in lacking.votes.chunks(VOTES_PER_FRAME) {
             self.send(
@@ -349,6 +363,7 @@ impl Replica {
             Message::Proposal(p) => {
                 512 + 8 * p.short_ids.len() + 64 * p.last_commit.signatures.len()
             }
+            Message::Certificate(c) => 512 + 64 * c.commit.signatures.len(),
             _ => 160 * VOTES_PER_FRAME,
         };
         if self.ahead.len() >= AHEAD_FRAME_COUNT_MAX || self.ahead_bytes + size > AHEAD_BYTES_MAX {
@@ -367,9 +382,9 @@ impl Replica {
         Ok(())
     }
 
-    /// A bitmap to everybody: called while a height takes long, so that no lost frame can hold it up.
-    pub(super) fn ask_for_votes(&mut self) {
-        let to = self.peers.ids();
+    /// Asks a few peers for what is missing: when a round > 0 is entered and while a height takes long (S8).
+    pub(super) fn ask_for_votes(&mut self, now: Now) {
+        let to = self.peers.ask(now.mono);
         if !to.is_empty() {
             let bitmap = Message::VoteBitmap(Box::new(self.bitmap()));
             self.out.push(Effect::Send(to, Arc::new(bitmap)));

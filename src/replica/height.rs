@@ -70,8 +70,9 @@ pub(super) struct HeightWork {
     pub(super) wanted: BTreeMap<BlockId, (usize, MonoUs, EraRound)>,
     /// The step the core is in, and since when.
     pub(super) step: (&'static str, MonoUs),
-    /// When peers are told again which votes are held, while the height takes long.
+    /// When peers are asked again for missing votes, while the height takes long, and the time between two questions.
     pub(super) repair: Option<MonoUs>,
+    pub(super) repair_ms: u64,
     /// The guard refused a message: the core must be set up again before it can go on.
     pub(super) refused: bool,
 }
@@ -117,6 +118,7 @@ impl HeightWork {
             wanted: BTreeMap::new(),
             step: ("idle", since),
             repair: None,
+            repair_ms: 0,
             refused: false,
         }
     }
@@ -219,13 +221,13 @@ impl Replica {
                 Output::Schedule { timer, after_ms } => {
                     self.height.schedule(now.mono.plus_ms(after_ms), timer)
                 }
-                Output::NewRound { round } => self.new_round(round),
+                Output::NewRound { round } => self.new_round(now, round),
                 Output::Polka(polka) => self.gate.write(&Record::Polka(Polka::clone(&polka))),
                 Output::Valid(pinned) => self.keep_valid(pinned),
                 Output::WantBlock { block, at } => self.want_block(now, block, at, view)?,
                 Output::WantPolka { at, block } => {
                     let wanted = Message::GetPolka((self.height.height(), at, block));
-                    let to = self.peers.ids();
+                    let to = self.peers.ask(now.mono);
                     self.out.push(Effect::Send(to, Arc::new(wanted)));
                 }
                 Output::Evidence(evidence) => {
@@ -246,17 +248,12 @@ impl Replica {
         Ok(())
     }
 
-    fn new_round(&mut self, round: Round) {
+    fn new_round(&mut self, now: Now, round: Round) {
         self.height.build = None;
         let at = self.height.engine.at();
         if round > Round(0) {
             self.event(Event::NewRound(self.height.height(), at));
-            let bitmap = self.bitmap();
-            let to = self.peers.ids();
-            self.out.push(Effect::Send(
-                to,
-                Arc::new(Message::VoteBitmap(Box::new(bitmap))),
-            ));
+            self.ask_for_votes(now);
         }
         // Blocks of old rounds matter only while locked, valid or decided.
         let state = self.height.engine.state();
@@ -416,13 +413,13 @@ impl Replica {
                 Held::Vote(vote) => votes.push(Vote::clone(vote)),
                 Held::Proposal(proposal, _) => {
                     // Said in the order in which it was signed.
-                    let before = self.peers.send_votes(std::mem::take(&mut votes));
-                    let sent = self.peers.send_proposal(proposal);
+                    let before = self.peers.send_votes(now.mono, std::mem::take(&mut votes));
+                    let sent = self.peers.send_proposal(now.mono, proposal);
                     self.out.extend(before.into_iter().chain(sent));
                 }
             }
         }
-        let sent = self.peers.send_votes(votes);
+        let sent = self.peers.send_votes(now.mono, votes);
         self.out.extend(sent);
         for held in free {
             match held {
@@ -475,9 +472,7 @@ impl Replica {
         for (proposal, signed, acceptable) in offered {
             self.offered(now, proposal, signed, acceptable, view)?;
         }
-        let bitmap = Message::VoteBitmap(Box::new(self.bitmap()));
-        let to = self.peers.ids();
-        self.out.push(Effect::Send(to, Arc::new(bitmap)));
+        self.ask_for_votes(now);
         Ok(())
     }
 
@@ -527,7 +522,7 @@ impl Replica {
             .filter(|(_, (_, at, _))| *at <= now.mono)
             .map(|(id, _)| *id)
             .collect();
-        let peers: Vec<PeerId> = self.peers.ids();
+        let peers: Vec<PeerId> = self.peers.sources();
         for block in due {
             let Some((turn, at, round)) = self.height.wanted.get_mut(&block) else {
                 continue;

@@ -28,8 +28,7 @@ pub const LEDGER_BEHIND_MAX: usize = 64;
 pub(super) const AHEAD_FRAME_COUNT_MAX: usize = 512;
 /// Bytes of those.
 pub(super) const AHEAD_BYTES_MAX: usize = 4 << 20;
-/// While a height is under way, peers are told this often which votes are held, ms: a frame that a full queue dropped
-/// cannot hold the height up.
+/// While a height takes long, peers are asked for missing votes at least this often, ms: no lost frame holds it up.
 const REPAIR_MS: u64 = 1_000;
 /// Signature checks given out and not answered; beyond it transactions of peers are shed.
 pub(super) const CHECKS_OUT_MAX: usize = 16_384;
@@ -99,6 +98,8 @@ pub struct Replica {
 impl Replica {
     pub(super) fn new(config: Config, state: State, guard: Guard, gate: Gate, now: Now) -> Replica {
         let height = HeightWork::new(&state, guard.me(), now.mono);
+        let patience_ms = state.params().timeout_prevote_ms / 4;
+        let peers = Peers::new(state.validators.clone(), guard.me(), patience_ms);
         Replica {
             operator: config.operator,
             height,
@@ -109,7 +110,7 @@ impl Replica {
             last_certificate: None,
             mempool: Mempool::new(config.mempool),
             first_seen: BTreeMap::new(),
-            peers: Peers::default(),
+            peers,
             guard,
             clock: ClockGuard::default(),
             gate,
@@ -188,8 +189,8 @@ impl Replica {
         self.maybe_build(now, view)?;
         self.fetch_again(now);
         if self.height.repair.is_some_and(|due| now.mono >= due) {
-            self.height.repair = Some(now.mono.plus_ms(REPAIR_MS));
-            self.ask_for_votes();
+            self.repair_later(now);
+            self.ask_for_votes(now);
         }
         let departed = self.mempool.expire(now);
         self.forget_departed(&departed);
@@ -246,10 +247,17 @@ impl Replica {
         let free = self.undurable.len() < LEDGER_BEHIND_MAX && self.halted.is_none();
         if !self.height.begun && free && now.wall >= self.state.earliest() && self.has_reason(now) {
             self.height.begun = true;
-            self.height.repair = Some(now.mono.plus_ms(REPAIR_MS));
+            self.repair_later(now);
             self.feed(now, crate::consensus::messages::Input::Begin, view)?;
         }
         Ok(())
+    }
+
+    /// The first question comes when a height that goes well is over; then less and less often.
+    fn repair_later(&mut self, now: Now) {
+        let first = (self.state.params().timeout_prevote_ms / 2).max(1);
+        self.height.repair_ms = (2 * self.height.repair_ms).max(first).min(REPAIR_MS);
+        self.height.repair = Some(now.mono.plus_ms(self.height.repair_ms));
     }
 
     /// When [`Replica::maybe_begin`] must be asked again if nothing else happens.

@@ -16,5 +16,6 @@ pub mod io;
 pub mod machine;
 pub mod peers;
 pub mod record;
+pub mod relay;
 pub mod start;
 mod transactions;

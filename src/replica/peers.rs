@@ -1,20 +1,17 @@
-//! What each peer is known to have, so that votes, proposals and transactions go to every peer once (S8).
-//!
-//! A vote or block that arrived from elsewhere is offered on after a short wait, to those who have not shown by then that
-//! they hold it: in a full mesh its author reaches everybody directly, and nothing is sent twice.
+//! What each peer is known to have, so that votes, proposals and transactions go to every peer once (S8). Who is told what
+//! of the height under way stands in [`relay`](super::relay).
 
 use crate::base::bounded::BoundedVec;
-use crate::base::limits::{INV_COUNT_MAX, VOTES_PER_FRAME};
+use crate::base::limits::INV_COUNT_MAX;
 use crate::base::time::MonoUs;
 use crate::p2p::messages::{Message, PeerId, Proposal, Status};
 use crate::replica::io::Effect;
 use crate::types::ids::*;
+use crate::types::validators::ValidatorSet;
 use crate::types::vote::{Vote, VoteStep};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-/// How long votes and proposals of others wait before they are relayed, ms.
-const RELAY_DELAY_MS: u64 = 5;
 /// How long names of transactions are gathered before they are announced, ms.
 const INV_DELAY_MS: u64 = 10;
 /// Announcements of one stream of transactions are this far apart, ms: with the requests that answer them and the
@@ -22,10 +19,8 @@ const INV_DELAY_MS: u64 = 10;
 const INV_SPACING_MS: u64 = 30;
 /// Transactions remembered for each peer; the oldest are forgotten first (a transaction is then offered twice at worst).
 const KNOWN_TX_COUNT_MAX: usize = 4_096;
-/// Votes of the height remembered for each peer; beyond it all are forgotten (votes are then offered twice at worst).
-const KNOWN_VOTE_COUNT_MAX: usize = 16_384;
 /// Votes and transactions that wait to be relayed; beyond it new ones wait for the pull repair of S8.
-const RELAY_COUNT_MAX: usize = 8_192;
+pub(super) const RELAY_COUNT_MAX: usize = 8_192;
 
 /// A vote's place in a height.
 pub type VoteKey = (EraRound, VoteStep, MasternodeId);
@@ -42,8 +37,10 @@ pub struct Peer {
     pub status: Status,
     /// Which masternode it proved to be.
     pub masternode: Option<MasternodeId>,
-    votes: BTreeSet<VoteKey>,
-    proposals: BTreeSet<EraRound>,
+    pub(super) votes: BTreeSet<VoteKey>,
+    pub(super) proposals: BTreeSet<EraRound>,
+    /// Whose votes and proposals are passed on to it, and until when: it asked for them when they should have been there.
+    pub(super) feeds: BTreeMap<MasternodeId, MonoUs>,
     txs: BTreeSet<Wtxid>,
     txs_order: VecDeque<Wtxid>,
 }
@@ -64,31 +61,63 @@ impl Peer {
 }
 
 /// All peers that have greeted.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Peers {
-    map: BTreeMap<PeerId, Peer>,
-    votes: Vec<Vote>,
-    proposals: Vec<Arc<Proposal>>,
-    relay_due: Option<MonoUs>,
+    pub(super) map: BTreeMap<PeerId, Peer>,
+    /// Who decides the height under way.
+    pub(super) set: Arc<ValidatorSet>,
+    /// The masternode this node speaks for.
+    pub(super) me: Option<MasternodeId>,
+    /// A message that a node in order has by now: age in ms.
+    pub(super) patience_ms: u64,
+    /// Votes and proposals of the height that are held, and since when.
+    pub(super) heard: BTreeMap<VoteKey, MonoUs>,
+    pub(super) offered: BTreeMap<EraRound, MonoUs>,
+    /// What waits to be relayed.
+    pub(super) votes: Vec<Vote>,
+    pub(super) proposals: Vec<Arc<Proposal>>,
+    pub(super) relay_due: Option<MonoUs>,
+    /// Whose turn it is to be asked.
+    pub(super) turn: usize,
+    /// Until when this node, which decides nothing, carries votes between validators.
+    pub(super) carries_until: MonoUs,
     txs: Vec<Wtxid>,
     inv_due: Option<MonoUs>,
     inv_last: Option<MonoUs>,
 }
 
 impl Peers {
+    /// No peers yet.
+    pub fn new(set: Arc<ValidatorSet>, me: Option<MasternodeId>, patience_ms: u64) -> Peers {
+        Peers {
+            map: BTreeMap::new(),
+            set,
+            me,
+            patience_ms,
+            heard: BTreeMap::new(),
+            offered: BTreeMap::new(),
+            votes: Vec::new(),
+            proposals: Vec::new(),
+            relay_due: None,
+            turn: 0,
+            carries_until: MonoUs(0),
+            txs: Vec::new(),
+            inv_due: None,
+            inv_last: None,
+        }
+    }
     /// A peer has greeted.
     pub fn up(&mut self, peer: PeerId, status: Status) {
-        let (votes, proposals) = (BTreeSet::new(), BTreeSet::new());
-        let (txs, txs_order) = (BTreeSet::new(), VecDeque::new());
         self.map.insert(
             peer,
             Peer {
                 status,
                 masternode: None,
-                votes,
-                proposals,
-                txs,
-                txs_order,
+                votes: BTreeSet::new(),
+                proposals: BTreeSet::new(),
+                feeds: BTreeMap::new(),
+                txs: BTreeSet::new(),
+                txs_order: VecDeque::new(),
             },
         );
     }
@@ -112,54 +141,10 @@ impl Peers {
     pub fn ids(&self) -> Vec<PeerId> {
         self.map.keys().copied().collect()
     }
-    /// A new height: what peers hold of the old one no longer matters.
-    pub fn new_height(&mut self) {
-        for peer in self.map.values_mut() {
-            peer.votes.clear();
-            peer.proposals.clear();
-        }
-        self.votes.clear();
-        self.proposals.clear();
-        self.relay_due = None;
-    }
-    /// A peer holds a vote.
-    pub fn has_vote(&mut self, peer: PeerId, vote: &Vote) {
-        let Some(peer) = self.map.get_mut(&peer) else {
-            return;
-        };
-        if peer.votes.len() >= KNOWN_VOTE_COUNT_MAX {
-            peer.votes.clear();
-        }
-        peer.votes.insert(vote_key(vote));
-        // Who prevotes a block holds the proposal it prevoted.
-        if peer.masternode == Some(vote.voter) && vote.body.block.is_some() {
-            peer.proposals.insert(vote.body.at());
-        }
-    }
-    /// A peer holds a proposal.
-    pub fn has_proposal(&mut self, peer: PeerId, at: EraRound) {
-        if let Some(peer) = self.map.get_mut(&peer) {
-            peer.proposals.insert(at);
-        }
-    }
     /// A peer holds a transaction.
     pub fn has_tx(&mut self, peer: PeerId, wtxid: Wtxid) {
         if let Some(peer) = self.map.get_mut(&peer) {
             peer.note_tx(wtxid);
-        }
-    }
-    /// Offers a vote of another node on, a little later.
-    pub fn relay_vote(&mut self, now: MonoUs, vote: Vote) {
-        if self.votes.len() < RELAY_COUNT_MAX {
-            self.votes.push(vote);
-            self.relay_due.get_or_insert(now.plus_ms(RELAY_DELAY_MS));
-        }
-    }
-    /// Offers a proposal of another node on, a little later.
-    pub fn relay_proposal(&mut self, now: MonoUs, proposal: Arc<Proposal>) {
-        if self.proposals.len() < VOTES_PER_FRAME {
-            self.proposals.push(proposal);
-            self.relay_due.get_or_insert(now.plus_ms(RELAY_DELAY_MS));
         }
     }
     /// Announces a transaction, a little later.
@@ -176,65 +161,12 @@ impl Peers {
         self.relay_due.into_iter().chain(self.inv_due).min()
     }
 
-    /// Sends this node's own votes to everybody at once.
-    pub fn send_votes(&mut self, votes: Vec<Vote>) -> Vec<Effect> {
-        for vote in &votes {
-            for peer in self.map.values_mut() {
-                peer.votes.insert(vote_key(vote));
-            }
-        }
-        let to = self.ids();
-        let frame = |part: &[Vote]| {
-            let votes = BoundedVec::take_from(part.iter().cloned());
-            Effect::Send(to.clone(), Arc::new(Message::Votes(votes)))
-        };
-        if to.is_empty() {
-            Vec::new()
-        } else {
-            votes.chunks(VOTES_PER_FRAME).map(frame).collect()
-        }
-    }
-
-    /// Sends a proposal to everybody who is not known to hold it.
-    pub fn send_proposal(&mut self, proposal: &Arc<Proposal>) -> Vec<Effect> {
-        let at = proposal.signed.body.at();
-        let lacks = |peer: &mut Peer| peer.proposals.insert(at);
-        let to: Vec<PeerId> = self
-            .map
-            .iter_mut()
-            .filter_map(|(id, peer)| lacks(peer).then_some(*id))
-            .collect();
-        match to.is_empty() {
-            true => Vec::new(),
-            false => vec![Effect::Send(
-                to,
-                Arc::new(Message::Proposal(Box::new(Proposal::clone(proposal)))),
-            )],
-        }
-    }
-
-    /// What is due to be relayed.
+    /// What is due to be passed on.
     pub fn flush(&mut self, now: MonoUs) -> Vec<Effect> {
         let mut out = Vec::new();
         if self.relay_due.is_some_and(|due| now >= due) {
             self.relay_due = None;
-            let (votes, proposals) = (
-                std::mem::take(&mut self.votes),
-                std::mem::take(&mut self.proposals),
-            );
-            for proposal in &proposals {
-                out.extend(self.send_proposal(proposal));
-            }
-            for (id, peer) in &mut self.map {
-                let lacking: Vec<&Vote> = votes
-                    .iter()
-                    .filter(|v| peer.votes.insert(vote_key(v)))
-                    .collect();
-                for part in lacking.chunks(VOTES_PER_FRAME) {
-                    let frame = BoundedVec::take_from(part.iter().copied().cloned());
-                    out.push(Effect::Send(vec![*id], Arc::new(Message::Votes(frame))));
-                }
-            }
+            self.relay(now, &mut out);
         }
         if self.inv_due.is_some_and(|due| now >= due) {
             self.inv_due = None;
@@ -259,65 +191,10 @@ impl Peers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::keys::Signature;
-    use crate::types::vote::VoteBody;
-
-    fn vote(voter: u8) -> Vote {
-        let body = VoteBody {
-            step: VoteStep::Prevote,
-            branch: Branch(0),
-            era: Era(0),
-            height: Height(1),
-            round: Round(0),
-            valid_round: None,
-            block: None,
-        };
-        let voter = MasternodeId(crate::crypto::hash::Hash([voter; 32]));
-        Vote {
-            body,
-            voter,
-            signature: Signature([0; 64]),
-        }
-    }
-
-    fn recipients(effects: &[Effect]) -> Vec<PeerId> {
-        let to = |e: &Effect| {
-            if let Effect::Send(to, _) = e {
-                to.clone()
-            } else {
-                vec![]
-            }
-        };
-        effects.iter().flat_map(to).collect()
-    }
-
-    #[test]
-    fn a_vote_is_relayed_once_to_those_who_lack_it() {
-        let mut peers = Peers::default();
-        (1..=3).for_each(|i| peers.up(PeerId(i), Status::default()));
-        peers.has_vote(PeerId(1), &vote(9));
-        peers.relay_vote(MonoUs(0), vote(9));
-        peers.has_vote(PeerId(2), &vote(9));
-        assert!(
-            peers.flush(MonoUs(4_999)).is_empty(),
-            "it waits for authors to reach everybody themselves"
-        );
-        let due = peers.deadline().unwrap();
-        assert_eq!(
-            recipients(&peers.flush(due)),
-            vec![PeerId(3)],
-            "S8: every peer not known to have it"
-        );
-        peers.relay_vote(due, vote(9));
-        assert!(
-            peers.flush(peers.deadline().unwrap()).is_empty(),
-            "S8: once"
-        );
-    }
 
     #[test]
     fn what_is_remembered_of_a_peer_is_bounded() {
-        let mut peers = Peers::default();
+        let mut peers = Peers::new(Arc::default(), None, 100);
         peers.up(PeerId(1), Status::default());
         for i in 0..2 * KNOWN_TX_COUNT_MAX as u64 {
             let mut hash = crate::crypto::hash::Hash::ZERO;

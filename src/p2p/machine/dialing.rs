@@ -5,6 +5,7 @@
 use super::{Effect, HELLO_TIMEOUT_MS, Machine, Peer};
 use crate::base::time::{MonoUs, Now};
 use crate::crypto::keys::PublicKey;
+use std::collections::BTreeSet;
 
 /// First wait before a target is dialled again; doubled up to the cap (B2).
 pub(super) const BACKOFF_FIRST_MS: u64 = 100;
@@ -21,6 +22,8 @@ pub(super) struct Target {
     pub next: MonoUs,
     pub backoff_ms: u64,
     pub never: bool,
+    /// Whether there is a connection with its key.
+    pub linked: bool,
 }
 
 impl Machine {
@@ -35,15 +38,21 @@ impl Machine {
                 next,
                 backoff_ms,
                 never: false,
+                linked: false,
             });
         }
     }
 
     pub(super) fn wants_dial(&self, target: &Target) -> bool {
-        let linked = target
-            .key
-            .is_some_and(|key| self.peers.values().any(|p| p.link.key == key));
-        !target.dialling && !target.never && !linked
+        !target.dialling && !target.never && !target.linked
+    }
+
+    /// Connections have come or gone: notes which targets have one, so that nothing else needs to compare keys.
+    pub(super) fn links_changed(&mut self) {
+        let keys: BTreeSet<PublicKey> = self.peers.values().map(|p| p.link.key).collect();
+        for target in &mut self.targets {
+            target.linked = target.key.is_some_and(|key| keys.contains(&key));
+        }
     }
 
     pub(super) fn dial_failed(&mut self, now: Now, target: usize) {

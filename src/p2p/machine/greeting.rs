@@ -66,10 +66,12 @@ impl Machine {
                     heard: since,
                     pinged: since,
                     ping_us: None,
+                    told: Height(0),
                 },
             );
             self.greet(now, peer);
         }
+        self.links_changed();
     }
 
     fn greet(&mut self, now: Now, peer: PeerId) {
@@ -110,7 +112,7 @@ impl Machine {
             self.close(loser, "a second connection of the same pair", false);
             if loser == id {
                 self.peers.remove(&id);
-                return;
+                return self.links_changed();
             }
             if self
                 .peers
@@ -140,6 +142,7 @@ impl Machine {
             endpoint: hello.endpoint.as_deref().map(text),
         };
         peer.greeted = Some(facts.clone());
+        peer.told = hello.status.height;
         peer.pinged = now.mono;
         self.out.push(Effect::Up(id, facts));
         self.out.push(Effect::StatusOf(id, hello.status));
