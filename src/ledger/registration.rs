@@ -7,6 +7,7 @@ use crate::crypto::keys::PublicKey;
 use crate::crypto::verify::Check;
 use crate::ledger::check::{Rules, TxError};
 use crate::ledger::registry::{Entry, Registry, Standing};
+use crate::ledger::state::State;
 use crate::types::amount::Amount;
 use crate::types::codec;
 use crate::types::ids::*;
@@ -153,6 +154,25 @@ pub(crate) fn judge(tx: &Tx, message: &Hash, rules: Rules<'_>) -> Result<Vec<Che
         }
         TxKind::Coinbase => Err(TxError::Kind(kind)),
     }
+}
+
+/// Why the registry refuses a transaction that it had let in, if it does: for the mempool, which holds it.
+pub(crate) fn stale_registration(tx: &Tx, state: &State) -> Option<&'static str> {
+    let pending = PendingOperators::new();
+    let rules = Rules {
+        chain: &state.chain,
+        branch: state.tip.branch,
+        registry: state.registry(),
+        pending: &pending,
+    };
+    // Signatures were checked when it came in; which message they are of does not matter here.
+    Some(match judge(tx, &Hash::ZERO, rules).err()? {
+        TxError::UnknownMasternode(_) => "its masternode is not registered any more",
+        TxError::KeyInUse(_) => "one of its keys belongs to a registered masternode now",
+        TxError::Leaving(_) => "its masternode is already leaving",
+        TxError::RegistryFull(_) => "the registry is full",
+        _ => "the registry does not let it in any more",
+    })
 }
 
 /// B5 step 6: what a judged registry transaction does.

@@ -1,11 +1,14 @@
 //! `time-cli`: everything behind its command line.
 //!
 //! Job: run one command or method and say how it ended. Inputs: arguments, the node over its HTTP port. Outputs: text on `out`, messages on
-//! standard error, an exit code. Never: touches the files of a node but its configuration, cookie and genesis.
+//! standard error, an exit code. Never: touches the files of a node but its configuration, cookie,
+//! genesis and, to show possession of it, its operator key.
 
 mod args;
 mod bench;
 mod connect;
+mod masternode;
+mod mn_args;
 mod output;
 mod parse;
 mod people;
@@ -72,7 +75,7 @@ fn execute(parsed: Parsed, out: &mut dyn Write, terminal: bool) -> Result<(), Cl
         }
         Parsed::Command(given, sub) => {
             let mut output = output(&given, out);
-            command(&given, sub, &mut output)
+            command(&given, *sub, &mut output)
         }
     }
 }
@@ -97,6 +100,7 @@ fn command(given: &TimeCli, sub: Sub, output: &mut Output<'_>) -> Result<(), Cli
         },
         Sub::Rpcauth(args::Rpcauth { user }) => people::rpcauth(&user, output),
         Sub::Bench(options) => bench::run(given, &options, output),
+        Sub::Masternode(command) => masternode::run(given, command, output),
     }
 }
 
@@ -111,6 +115,23 @@ fn now_ms() -> u64 {
 /// they are JSON, else as texts.
 fn params(given: &TimeCli, method: &str, words: &[String]) -> Result<Value, CliError> {
     let usage = |text| CliError::new(Exit::Usage, text);
+    // A command of a family stands in the method's name: `protx list`.
+    if let Some((command, rest)) = words.split_first()
+        && registry::find(method).is_none()
+        && registry::find(&format!("{method} {command}")).is_some()
+    {
+        return params(given, &format!("{method} {command}"), rest).map(|params| match params {
+            Value::Array(mut list) => {
+                list.insert(0, command.as_str().into());
+                Value::Array(list)
+            }
+            Value::Object(mut named) => {
+                named.insert("command".into(), command.as_str().into());
+                Value::Object(named)
+            }
+            other => other,
+        });
+    }
     let Some(spec) = registry::find(method) else {
         let loose = |word: &String| -> Value {
             serde_json::from_str(word).unwrap_or_else(|_| word.as_str().into())

@@ -3,6 +3,7 @@
 
 use crate::base::time::Now;
 use crate::crypto::hash::Hash;
+use crate::crypto::keys::{SecretKey, Signature};
 use crate::crypto::verify::verify_all;
 use crate::ledger::mempool::{Admission, Departure, Refusal};
 use crate::net::WakeHandle;
@@ -18,7 +19,7 @@ use crate::rpc::node::*;
 use crate::storage::{LedgerStore, StorageError};
 use crate::types::block::{Block, Certificate, Header};
 use crate::types::ids::*;
-use crate::types::transaction::{Tx, TxOutput};
+use crate::types::transaction::{Tx, TxOutput, possession_hash};
 use crate::types::validators::ValidatorSet;
 use crate::wallet::Wallet;
 use crossbeam::channel::bounded;
@@ -107,6 +108,8 @@ pub struct Handle {
     pub log_filter: Mutex<String>,
     /// Wakes the net thread.
     pub wake_net: WakeHandle,
+    /// The operator key, to show its possession.
+    pub operator: Option<SecretKey>,
 }
 
 impl Handle {
@@ -259,7 +262,7 @@ impl Node for Handle {
                 Departure::Conflicted { by } => Some(Track::Conflicted { by }),
                 Departure::Evicted => Some(Track::Dropped("evicted: others pay more".into())),
                 Departure::Expired => Some(Track::Dropped("expired".into())),
-                Departure::Invalid => Some(Track::Dropped("no longer valid".into())),
+                Departure::Invalid(why) => Some(Track::Dropped(format!("no longer valid: {why}"))),
             }
         };
         self.ask(find, ASK_TIMEOUT)?
@@ -309,6 +312,11 @@ impl Node for Handle {
 
     fn wallet(&self, name: &str) -> Option<Arc<Mutex<Wallet>>> {
         self.wallets.read().get(name).cloned()
+    }
+
+    fn possession(&self, message: &Hash) -> Option<Signature> {
+        let key = self.operator.as_ref()?;
+        Some(key.sign(&possession_hash(message)))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Key files: the node key (who this connection is) and the operator key (who votes).
+//! Key files: the node key (who this connection is), the operator key (who votes) and cold keys (collateral, owner).
 //!
 //! Job: make, read and write the 32-byte seeds, each in a small text file of mode 0600. Inputs: paths. Outputs: seeds that are
 //! wiped when dropped. Never: overwrites a key; never takes one kind of key for the other.
@@ -26,6 +26,8 @@ pub enum KeyKind {
     Node,
     /// Signs votes of a masternode.
     Operator,
+    /// Holds collateral or changes a masternode; kept where no node runs.
+    Cold,
 }
 
 impl KeyKind {
@@ -34,6 +36,7 @@ impl KeyKind {
         match self {
             KeyKind::Node => "node-seed",
             KeyKind::Operator => "operator-seed",
+            KeyKind::Cold => "cold-seed",
         }
     }
 
@@ -44,6 +47,9 @@ impl KeyKind {
             KeyKind::Operator => {
                 "# Operator key of a timecoin masternode. Whoever has it can vote with it.\n\
                  # It must run on one host only: two copies that sign are punished."
+            }
+            KeyKind::Cold => {
+                "# Cold key of timecoin money or of a masternode's owner. Whoever has it has the money. Keep it offline."
             }
         }
     }

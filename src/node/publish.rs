@@ -6,13 +6,13 @@ use crate::base::time::{MonoUs, Now};
 use crate::crypto::hash::Hash;
 use crate::ledger::decided::DecidedBlock;
 use crate::ledger::mempool::MempoolLimits;
-use crate::ledger::registry::{Entry, Standing};
 use crate::node::queues::Outlet;
 use crate::replica::info::ConsensusInfo;
 use crate::replica::io::Event;
 use crate::replica::machine::Replica;
 use crate::rpc::metrics::{Counters1, Metrics};
 use crate::rpc::node::*;
+use crate::rpc::published;
 use crate::types::amount::Amount;
 use crate::types::ids::*;
 use parking_lot::{Mutex, RwLock};
@@ -338,42 +338,10 @@ impl Publisher {
             let connected = |id: &MasternodeId| {
                 own == Some(*id) || peers.iter().any(|p| p.masternode == Some(*id))
             };
-            let set = &replica.state().validators;
-            let show = |entry: &Entry| MasternodeView {
-                id: entry.id,
-                owner: entry.owner,
-                operator: entry.operator,
-                payout: entry.payout,
-                endpoint: String::from_utf8_lossy(&entry.endpoint).into_owned(),
-                collateral: entry.collateral.value,
-                power: set.get(&entry.id).map_or(Power(0), |v| v.power),
-                status: status_of(entry),
-                accrued: entry.accrued,
-                connected: connected(&entry.id),
-            };
-            let views = replica
-                .state()
-                .registry()
-                .entries()
-                .iter()
-                .map(show)
-                .collect();
+            let views = published::masternodes(replica.state(), connected);
             self.masternodes = (hash, peers.clone(), Arc::new(views));
         }
         self.masternodes.2.clone()
-    }
-}
-
-fn status_of(entry: &Entry) -> &'static str {
-    if entry.slashed.is_some() {
-        return "SLASHED";
-    }
-    match entry.standing {
-        _ if entry.is_leaving() => "LEAVING",
-        Standing::Jailed { .. } => "JAILED",
-        Standing::StandBy => "STANDBY",
-        Standing::Voting => "ENABLED",
-        Standing::Gone { .. } => "LEAVING",
     }
 }
 

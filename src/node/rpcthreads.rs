@@ -1,6 +1,7 @@
 //! The rpc workers, and the notify thread that tells wallets and waiting clients what was decided.
 
 use crate::ledger::mempool::encode_saved;
+use crate::ledger::registration::stale_registration;
 use crate::net::{HttpResponse, HttpToken, WakeHandle};
 use crate::node::clock::Clock;
 use crate::node::consensus::Call;
@@ -14,6 +15,7 @@ use crate::node::syncer::Blocks;
 use crate::rpc::service::Service;
 use crate::sync::BlockReader;
 use crate::types::ids::*;
+use crate::types::transaction::Tx;
 use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -99,6 +101,8 @@ pub struct Notifier {
     pub answers: Answers,
     /// Everything up to this height has been told.
     pub told: Height,
+    /// Own registry transactions were judged after this slot block.
+    pub told_slot: SlotIndex,
     /// The file that keeps the mempool over a restart.
     pub mempool_file: PathBuf,
     /// Names the network in it.
@@ -120,6 +124,7 @@ impl Notifier {
                 break;
             }
             self.tell_decided();
+            self.drop_stale();
             self.send_late(self.service.on_time());
             if self.clock.mono() >= save {
                 save = self.clock.mono().plus_ms(MEMPOOL_SAVE_MS);
@@ -173,6 +178,48 @@ impl Notifier {
         if self.told != before || !conflicted.is_empty() {
             self.send_late(self.service.on_decided(&decided, &conflicted));
         }
+    }
+
+    /// After a slot block: own registry transactions that the registry refuses now will never be decided; what they spend is
+    /// free again.
+    fn drop_stale(&mut self) {
+        let slot_index = self.blocks.shared.view().slot_index;
+        if slot_index == self.told_slot {
+            return;
+        }
+        let wallets: Vec<_> = self.wallets.read().values().cloned().collect();
+        let pending = wallets.iter().flat_map(|wallet| wallet.lock().pending());
+        let waiting: Vec<Tx> = pending
+            .map(|entry| entry.tx)
+            .filter(|tx| tx.body().kind.is_registry())
+            .collect();
+        if !waiting.is_empty() {
+            let (sender, receiver) = bounded(1);
+            let ask = Call::Ask(Box::new(move |replica, _, _| {
+                let state = replica.state();
+                let stale = |tx: &Tx| Some((tx.txid, stale_registration(tx, state)?));
+                let found: Vec<_> = waiting.iter().filter_map(stale).collect();
+                // Who asked may have given up by now.
+                let _ = sender.try_send((state.height(), found));
+            }));
+            let answer = self.calls.offer(ask).ok();
+            let Some((height, stale)) = answer.and_then(|()| receiver.recv_timeout(BEAT).ok())
+            else {
+                return;
+            };
+            // A transaction makes itself stale: wallets must have seen the blocks that were judged.
+            if self.told < height {
+                return;
+            }
+            for (txid, why) in stale {
+                for wallet in &wallets {
+                    for gone in wallet.lock().abandon(&txid) {
+                        log::warn!("the wallet's transaction {gone} can never be decided: {why}");
+                    }
+                }
+            }
+        }
+        self.told_slot = slot_index;
     }
 
     /// A crash loses no more than a minute of what was waiting (section 5). The consensus thread only lends the list.

@@ -520,6 +520,10 @@ impl Replica {
             .map(|d| d.tx.txid)
             .collect();
         self.forget_departed(&settled.departed);
+        if self.state.tip.prev_slot_block == self.state.block() {
+            let stale = self.mempool.recheck_registry(&self.state);
+            self.forget_departed(&stale);
+        }
         let round = certificate.commit.at;
         self.event(Event::Decided {
             decided,

@@ -2,6 +2,8 @@
 
 use crate::base::time::{MonoUs, Now, WallMs};
 use crate::crypto::hash::Hash;
+use crate::crypto::keys::Signature;
+use crate::ledger::apply::Delta;
 use crate::ledger::decided::DecidedBlock;
 use crate::ledger::testkit::{self, HOLDER, Net};
 use crate::rpc::node::*;
@@ -9,7 +11,7 @@ use crate::rpc::published;
 use crate::types::block::{Block, Certificate, Header};
 use crate::types::genesis::Genesis;
 use crate::types::ids::*;
-use crate::types::transaction::{Tx, TxOutput};
+use crate::types::transaction::{Tx, TxOutput, possession_hash};
 use crate::types::validators::ValidatorSet;
 use crate::wallet::{CoinSource, Seed, SourceCoin, SourceError, Wallet};
 use parking_lot::Mutex;
@@ -155,6 +157,7 @@ impl FakeNode {
                 chain: genesis.chain_id(),
                 genesis: Arc::new(genesis),
                 node_key: testkit::key(1).public(),
+                operator: Some(testkit::key(testkit::OPERATOR + 9).public()),
                 p2p_addresses: vec!["127.0.0.1:24300".parse().unwrap()],
                 log_path: String::new(),
                 has_tx_index: true,
@@ -191,13 +194,23 @@ impl FakeNode {
     /// Decides a block with these transactions; it is not durable yet.
     pub fn decide(&self, txs: Vec<Tx>) -> Arc<RecentBlock> {
         let mut net = self.net.lock();
-        let (block, delta) = net.block(txs);
-        let commit = net.last_commit();
+        let made = net.block(txs);
+        self.show(&net, made)
+    }
+
+    /// Decides a slot block that all members attested, where everybody but `absent` was there.
+    pub fn decide_slot(&self, absent: &[MasternodeId], txs: Vec<Tx>) -> Arc<RecentBlock> {
+        let mut net = self.net.lock();
+        let made = net.attested(absent, txs);
+        self.show(&net, made)
+    }
+
+    fn show(&self, net: &Net, (block, delta): (Block, Delta)) -> Arc<RecentBlock> {
         let decided = DecidedBlock {
             certificate: Certificate {
                 height: block.header.height,
                 block: block.id(),
-                commit,
+                commit: net.last_commit(),
             },
             block: Arc::new(block),
             delta: Arc::new(delta),
@@ -206,6 +219,9 @@ impl FakeNode {
         let mut knobs = self.knobs.lock();
         knobs.view.tip = Tip::of(&net.state);
         knobs.view.supply = SupplyView::of(&net.state);
+        knobs.view.slot_index = net.state.slot_index();
+        knobs.view.validators = net.state.validators.clone();
+        knobs.view.masternodes = Arc::new(published::masternodes(&net.state, |_| true));
         knobs.view.recent.push(recent.clone());
         knobs.now.wall = knobs.view.tip.time.plus(1_000);
         recent
@@ -361,6 +377,10 @@ impl Node for FakeNode {
     }
     fn wallet(&self, name: &str) -> Option<Arc<Mutex<Wallet>>> {
         self.wallets.lock().get(name).cloned()
+    }
+    fn possession(&self, message: &Hash) -> Option<Signature> {
+        let key = testkit::key(testkit::OPERATOR + 9);
+        Some(key.sign(&possession_hash(message)))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The calls of one HTTP request, run one after the other. A job can be put aside when a call waits and taken up again,
 //! so a batch may hold a wait in its middle.
 
-use crate::rpc::args::{Args, clip};
+use crate::rpc::args::Args;
 use crate::rpc::context::{Call, Context};
 use crate::rpc::envelope::{self, ANSWER_BYTES_MAX, Body, Header, Parsed, Request};
 use crate::rpc::error::{RpcError, code};
@@ -180,12 +180,9 @@ fn dispatch(
     method: &str,
     params: Value,
 ) -> (&'static str, Result<Reply, RpcError>) {
-    let Some(spec) = registry::find(method) else {
-        let error = RpcError::new(code::METHOD, "Method not found").hint(format!(
-            "'{}' is no method; 'help' lists them",
-            clip(method)
-        ));
-        return ("unknown", Err(error));
+    let (spec, params) = match registry::resolve(method, params) {
+        Ok(found) => found,
+        Err(error) => return ("unknown", Err(error)),
     };
     let started = context.node.now().mono;
     let running = context.running(spec.name);

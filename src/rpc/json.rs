@@ -4,6 +4,7 @@
 
 use crate::base::hex;
 use crate::rpc::args::amount_json;
+use crate::rpc::registration::payload_of;
 use crate::types::address::{Network, Program};
 use crate::types::amount::Amount;
 use crate::types::block::{Block, Header};
@@ -123,6 +124,9 @@ pub fn transaction(tx: &Tx, prevouts: Option<&[Option<TxOutput>]>, network: Netw
         }
     } else if !body.payload.is_empty() {
         out["payload"] = json!(hex::encode(&body.payload));
+    }
+    if let Some(payload) = payload_of(body) {
+        out[kind_name(body.kind)] = payload.to_json(network);
     }
     out
 }

@@ -6,6 +6,8 @@ pub mod control;
 pub mod masternodes;
 pub mod mempool;
 pub mod network;
+pub mod protx;
+mod protx_make;
 pub mod transactions;
 pub mod util;
 pub mod wallet;
@@ -20,6 +22,7 @@ pub const GROUPS: &[&[MethodSpec]] = &[
     masternodes::METHODS,
     mempool::METHODS,
     network::METHODS,
+    protx::METHODS,
     transactions::METHODS,
     util::METHODS,
     wallet::METHODS,

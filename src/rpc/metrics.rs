@@ -359,7 +359,7 @@ fn chain_figures(r: &mut Registry, view: &NodeView) {
     let peers = directions.map(|(name, count)| ([("direction", name)], count));
     gauges(r, "peers", "Connected peers", peers);
     let entries = view.masternodes.iter().map(|m| {
-        let tier = tier(m.collateral.whole_time());
+        let tier = tier(m.entry.collateral.value.whole_time());
         ([("tier", tier), ("status", m.status)], 1)
     });
     gauges(r, "masternodes", "Registry entries", entries);

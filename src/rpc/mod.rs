@@ -23,8 +23,10 @@ pub mod proof;
 pub mod published;
 pub mod rate;
 pub mod reader;
+pub mod registration;
 pub mod registry;
 pub mod service;
+pub mod standing;
 pub mod waiters;
 pub mod waits;
 
@@ -36,6 +38,8 @@ mod health_tests;
 mod method_tests;
 #[cfg(test)]
 mod proof_tests;
+#[cfg(test)]
+mod protx_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -6,8 +6,9 @@
 
 use crate::base::time::{MonoUs, WallMs};
 use crate::crypto::hash::Hash;
-use crate::crypto::keys::PublicKey;
-use crate::types::address::{Network, Program};
+use crate::crypto::keys::{PublicKey, Signature};
+use crate::ledger::registry::Entry;
+use crate::types::address::Network;
 use crate::types::amount::Amount;
 use crate::types::block::{Block, Certificate, Header};
 use crate::types::genesis::Genesis;
@@ -149,29 +150,28 @@ pub struct OwnMasternode {
     pub abstains: Option<String>,
 }
 
-/// A registry entry.
+/// A registry entry, and what this node knows beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MasternodeView {
-    /// Its id.
-    pub id: MasternodeId,
-    /// Cold key.
-    pub owner: PublicKey,
-    /// Hot key.
-    pub operator: PublicKey,
-    /// Where rewards go.
-    pub payout: Program,
-    /// `host:port`.
-    pub endpoint: String,
-    /// Locked money.
-    pub collateral: Amount,
+    /// The entry.
+    pub entry: Entry,
     /// Power in force; 0 if it has none.
     pub power: Power,
     /// ENABLED, JAILED, STANDBY, LEAVING or SLASHED.
     pub status: &'static str,
-    /// Rewards not yet paid out.
-    pub accrued: Amount,
     /// Whether this node has a connection to it that proved its operator key (own: true).
     pub connected: bool,
+}
+
+impl MasternodeView {
+    /// Its id.
+    pub fn id(&self) -> MasternodeId {
+        self.entry.id
+    }
+    /// `host:port`.
+    pub fn endpoint(&self) -> String {
+        String::from_utf8_lossy(&self.entry.endpoint).into_owned()
+    }
 }
 
 /// The mempool in numbers.
@@ -333,6 +333,8 @@ pub struct NodeFacts {
     pub chain: ChainId,
     /// Own node key.
     pub node_key: PublicKey,
+    /// Own operator key, registered or not.
+    pub operator: Option<PublicKey>,
     /// Addresses that peers may dial.
     pub p2p_addresses: Vec<SocketAddr>,
     /// Log file or "" (standard error).
@@ -501,4 +503,6 @@ pub trait Node: Send + Sync {
     fn wallet_names(&self) -> Vec<String>;
     /// A loaded wallet.
     fn wallet(&self, name: &str) -> Option<Arc<Mutex<Wallet>>>;
+    /// The own operator key's signature that shows its possession (M1): of `possession_hash(message)`.
+    fn possession(&self, message: &Hash) -> Option<Signature>;
 }

@@ -73,15 +73,9 @@ pub fn masternodes(
 ) -> Vec<MasternodeView> {
     let entries = state.registry().entries().iter();
     let view = |e: &Entry| MasternodeView {
-        id: e.id,
-        owner: e.owner,
-        operator: e.operator,
-        payout: e.payout,
-        endpoint: String::from_utf8_lossy(&e.endpoint).into_owned(),
-        collateral: e.locked(),
+        entry: e.clone(),
         power: state.validators.get(&e.id).map_or(Power(0), |m| m.power),
         status: status(e),
-        accrued: e.accrued,
         connected: is_connected(&e.id),
     };
     entries.map(view).collect()

@@ -3,7 +3,7 @@
 //! Each category's rows stand beside its functions in `methods/`; here they are collected, checked and found. A method
 //! that does not work is not in the table.
 
-use crate::rpc::args::Args;
+use crate::rpc::args::{Args, clip};
 use crate::rpc::context::Call;
 use crate::rpc::error::{RpcError, code};
 use crate::rpc::methods;
@@ -32,6 +32,8 @@ pub enum ArgKind {
     Object,
     /// A list or an object.
     ListOrObject,
+    /// A string, or a list of strings.
+    TextOrList,
 }
 
 impl ArgKind {
@@ -47,6 +49,7 @@ impl ArgKind {
             ArgKind::List => "list",
             ArgKind::Object => "object",
             ArgKind::ListOrObject => "list or object",
+            ArgKind::TextOrList => "string or list",
         }
     }
 
@@ -61,6 +64,7 @@ impl ArgKind {
             ArgKind::List => value.is_array(),
             ArgKind::Object => value.is_object(),
             ArgKind::ListOrObject => value.is_array() || value.is_object(),
+            ArgKind::TextOrList => value.is_string() || value.is_array(),
         }
     }
 
@@ -68,6 +72,7 @@ impl ArgKind {
     pub fn from_word(self, word: &str) -> Result<Value, String> {
         match self {
             ArgKind::Text | ArgKind::Hex => Ok(Value::String(word.into())),
+            ArgKind::TextOrList if !word.starts_with('[') => Ok(Value::String(word.into())),
             _ => {
                 let parsed: Option<Value> = serde_json::from_str(word).ok();
                 match parsed {
@@ -213,7 +218,9 @@ impl MethodSpec {
         let mut open = false;
         for arg in self.args {
             let word = match arg.kind {
-                ArgKind::Text | ArgKind::Hex => format!("\"{}\"", arg.name),
+                ArgKind::Text | ArgKind::Hex | ArgKind::TextOrList => {
+                    format!("\"{}\"", arg.name)
+                }
                 ArgKind::List => format!("[{},...]", arg.name),
                 ArgKind::Object | ArgKind::ListOrObject => format!("{{{},...}}", arg.name),
                 _ => arg.name.to_string(),
@@ -282,6 +289,54 @@ pub fn methods() -> &'static [MethodSpec] {
 pub fn find(name: &str) -> Option<&'static MethodSpec> {
     let found = TABLE.binary_search_by(|spec| spec.name.cmp(name)).ok()?;
     TABLE.get(found)
+}
+
+/// What a family answers when no command of it is named.
+const FAMILY_DEFAULTS: [(&str, &str); 1] = [("masternode", "status")];
+
+/// The commands of a family: `protx` has the methods `protx list`, `protx info` and so on.
+pub fn commands_of(family: &str) -> Vec<&'static str> {
+    let prefix = format!("{family} ");
+    let names = methods().iter().map(|spec| spec.name);
+    names
+        .filter_map(|name| name.strip_prefix(&prefix))
+        .collect()
+}
+
+/// The method that a request means, and its parameters. A family takes its command as first parameter, or by the name
+/// `command`, as Dash's `protx` and `masternode` do; `protx list` is also a name of its own.
+pub fn resolve(name: &str, mut params: Value) -> Result<(&'static MethodSpec, Value), RpcError> {
+    if let Some(spec) = find(name) {
+        return Ok((spec, params));
+    }
+    let commands = commands_of(name);
+    if commands.is_empty() {
+        return Err(RpcError::new(code::METHOD, "Method not found")
+            .hint(format!("'{}' is no method; 'help' lists them", clip(name))));
+    }
+    let given = match &mut params {
+        Value::Array(list) if !list.is_empty() => Some(list.remove(0)),
+        Value::Object(named) => match named.remove("command") {
+            Some(command) => Some(command),
+            None => match named.get_mut("args") {
+                Some(Value::Array(list)) if !list.is_empty() => Some(list.remove(0)),
+                _ => None,
+            },
+        },
+        _ => None,
+    };
+    let default = FAMILY_DEFAULTS.iter().find(|(family, _)| *family == name);
+    let command = match (&given, default) {
+        (Some(Value::String(command)), _) => command.as_str(),
+        (None | Some(Value::Null), Some((_, default))) => default,
+        _ => "",
+    };
+    find(&format!("{name} {command}"))
+        .map(|spec| (spec, params))
+        .ok_or_else(|| {
+            let text = format!("{name}: unknown command '{}'", clip(command));
+            RpcError::parameter(text).hint(format!("commands: {}", commands.join(", ")))
+        })
 }
 
 /// Words of a command line as positional arguments of `spec`. More words than arguments is an error that shows the usage.

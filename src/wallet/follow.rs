@@ -319,7 +319,7 @@ impl Wallet {
 }
 
 /// The coins a transaction makes. The first output of a registration becomes collateral, not a coin (M1).
-fn made(tx: &Tx) -> impl Iterator<Item = (u32, TxOutput)> + '_ {
+pub(super) fn made(tx: &Tx) -> impl Iterator<Item = (u32, TxOutput)> + '_ {
     let skip = usize::from(tx.body().kind == TxKind::Register);
     let outputs = (0u32..).zip(tx.body().outputs.iter().copied());
     outputs.skip(skip)

@@ -2,6 +2,7 @@
 
 use super::api::Wallet;
 use super::error::WalletError;
+use super::follow::made;
 use super::pending::PendingEntry;
 use super::selection::{self, FeePolicy, Need, Selection, Terms};
 use super::sign::{self, Signed};
@@ -129,7 +130,7 @@ impl Wallet {
 
     /// Confirmed coins if they are enough; else our unconfirmed change too, as far as the network accepts chains of
     /// transactions that wait for each other.
-    fn choose(
+    pub(super) fn choose(
         &self,
         preset: &[(Amount, OutPoint)],
         need: &Need,
@@ -247,8 +248,8 @@ impl Wallet {
         let debit = Amount::sum(ours).ok_or_else(overflow)?;
         let outputs = &tx.body().outputs;
         let total = Amount::sum(outputs.iter().map(|o| o.value)).ok_or_else(overflow)?;
-        let own = outputs.iter().filter(|o| self.is_own(&o.program));
-        let credit = Amount::sum(own.map(|o| o.value)).ok_or_else(overflow)?;
+        let own = made(tx).filter(|(_, o)| self.is_own(&o.program));
+        let credit = Amount::sum(own.map(|(_, o)| o.value)).ok_or_else(overflow)?;
         let entry = PendingEntry {
             chain: self.chain,
             created: now.wall,

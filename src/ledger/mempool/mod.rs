@@ -10,7 +10,7 @@
 //! or believe anything that it was told by a peer beyond what the ledger's rules say.
 //!
 //! All work per transaction is bounded by its inputs and 25 ancestors; nothing looks at the whole pool but
-//! [`Mempool::short_ids`], [`Mempool::save`] and a change of branch.
+//! [`Mempool::short_ids`], [`Mempool::save`], a change of branch and the registry check after a slot block.
 
 mod lru;
 mod orphans;
@@ -25,6 +25,8 @@ mod testkit;
 mod tests;
 #[cfg(test)]
 mod tests_random;
+#[cfg(test)]
+mod tests_registry;
 
 pub use outcome::{Admission, AdmitError, Admitted, Departed, Departure, Refusal, Settled};
 pub use rate::FeeRate;
@@ -36,6 +38,7 @@ use crate::base::time::{MonoUs, Now, WallMs};
 use crate::crypto::verify::{Check, Verified};
 use crate::ledger::check::{SpendError, check_form, check_spend, sigcheck_count};
 use crate::ledger::coins::{Coin, CoinView, ViewError};
+use crate::ledger::registration::stale_registration;
 use crate::ledger::state::State;
 use crate::types::block::Block;
 use crate::types::ids::*;
@@ -50,6 +53,9 @@ pub const DEPARTED_COUNT_MAX: usize = 100_000;
 
 /// Decided transactions that are remembered by wtxid, so that late inventories do not fetch them again.
 pub const DECIDED_COUNT_MAX: usize = 50_000;
+
+/// Registry transactions judged again after a slot block: many blocks' worth, and some milliseconds of work.
+pub const RECHECK_COUNT_MAX: usize = 1_000;
 
 /// Transactions of one mempool file.
 pub const SAVED_COUNT_MAX: usize = 1_000_000;
@@ -409,15 +415,23 @@ impl Mempool {
         settled
     }
 
-    /// Removes a transaction that building a block found invalid on the present state, with its children.
-    pub fn remove_invalid(&mut self, txid: &Txid) -> Vec<Departed> {
-        match self.pool.key_of(txid) {
-            Some(key) => {
-                let family = self.pool.family(key);
-                self.depart(&family, Departure::Invalid)
-            }
-            None => Vec::new(),
+    /// After a slot block: registry transactions that the registry refuses as it is now leave with the reason, children
+    /// too. Looks at the [`RECHECK_COUNT_MAX`] that pay best: more than the next blocks can hold.
+    pub fn recheck_registry(&mut self, state: &State) -> Vec<Departed> {
+        let registry = self.pool.best_first().filter(|key| {
+            let entry = self.pool.entry(*key);
+            entry.is_some_and(|e| e.tx.body().kind.is_registry())
+        });
+        let stale: Vec<(u64, &'static str)> = registry
+            .take(RECHECK_COUNT_MAX)
+            .filter_map(|key| Some((key, stale_registration(&self.pool.entry(key)?.tx, state)?)))
+            .collect();
+        let mut departed = Vec::new();
+        for (key, why) in stale {
+            let family = self.pool.family(key);
+            departed.extend(self.depart(&family, Departure::Invalid(why)));
         }
+        departed
     }
 
     /// Sets the branch in force at the next height. If it changes, every signature is void (L5) and all leave.
@@ -430,7 +444,7 @@ impl Mempool {
         self.rejected.clear();
         self.orphans = Orphans::default();
         let all = self.pool.keys();
-        self.depart(&all, Departure::Invalid)
+        self.depart(&all, Departure::Invalid("the rules changed: sign it again"))
     }
 
     /// Drops what has waited too long, children too.

@@ -132,8 +132,9 @@ pub enum Departure {
     Evicted,
     /// It waited too long. User-visible state: dropped.
     Expired,
-    /// It was valid when it entered and is not any more (registry rules, a change of branch). User-visible state: dropped.
-    Invalid,
+    /// It was valid when it entered and is not any more (registry rules, a change of branch), for this reason. User-visible
+    /// state: dropped.
+    Invalid(&'static str),
 }
 
 /// A transaction that left.

@@ -52,6 +52,7 @@ pub(super) enum Sub {
     Proof(Proof),
     Rpcauth(Rpcauth),
     Bench(Bench),
+    Masternode(super::mn_args::Masternode),
 }
 
 /// How the node and its network are: height, finality, peers, what consensus waits for, health. Ends with 1 if the node is unhealthy.

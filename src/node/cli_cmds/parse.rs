@@ -13,7 +13,7 @@ pub(super) enum Parsed {
     /// Print this and end with 0.
     Text(String),
     /// A command for people.
-    Command(Box<TimeCli>, Sub),
+    Command(Box<TimeCli>, Box<Sub>),
     /// -getinfo.
     Info(Box<TimeCli>),
     /// A method of the node with its words.
@@ -61,7 +61,7 @@ pub(super) fn parse(arguments: &[String]) -> Result<Parsed, String> {
             Err("-getinfo goes without a method or command".to_owned())
         }
         (Some((method, words)), ..) => Ok(Parsed::Method(Box::new(given), method, words)),
-        (None, Some(sub), false) => Ok(Parsed::Command(Box::new(given), sub)),
+        (None, Some(sub), false) => Ok(Parsed::Command(Box::new(given), Box::new(sub))),
         (None, None, false) => Err("give a method or a command".to_owned()),
     }
 }

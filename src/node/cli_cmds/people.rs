@@ -14,7 +14,7 @@ use crate::rpc::auth::password_hash;
 use crate::wallet::seed::random;
 
 /// A value as a person reads it.
-fn show(value: &Value) -> String {
+pub(super) fn show(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),

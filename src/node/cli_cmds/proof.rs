@@ -95,7 +95,7 @@ fn people(verdict: &Verdict, now_ms: u64) -> String {
 }
 
 /// A text file of at most `limit` bytes; `-` is standard input.
-fn read(path: &Path, limit: usize) -> Result<String, CliError> {
+pub(super) fn read(path: &Path, limit: usize) -> Result<String, CliError> {
     let failed = |error: std::io::Error| {
         let exit = if error.kind() == std::io::ErrorKind::InvalidData {
             Exit::Data

@@ -1,6 +1,7 @@
 //! `time-cli` as a whole, against a node made of a few answers.
 
 mod fake;
+mod masternode;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -84,7 +85,15 @@ fn words_become_the_parameters_that_bitcoin_cli_would_send() {
             format!("createrawtransaction [{{\"txid\":\"{txid}\",\"vout\":0}}] {{}}"),
             json!([[{"txid": txid, "vout": 0}], {}]),
         ),
-        ("masternode count".to_owned(), json!(["count"])),
+        (
+            "protx list valid true".to_owned(),
+            json!(["list", "valid", true]),
+        ),
+        (
+            "-named protx list type=valid".to_owned(),
+            json!({"type": "valid", "command": "list"}),
+        ),
+        ("protx odd 1".to_owned(), json!(["odd", 1])),
         ("nosuchmethod a 1 {}".to_owned(), json!(["a", 1, {}])),
     ] {
         let (_, params) = call_of(&line).unwrap_or_else(|e| panic!("{line}: {e}"));
@@ -145,8 +154,12 @@ fn options_stand_before_or_behind_and_commands_are_told_from_methods() {
     );
     assert_eq!(run_line("", false).0, Exit::Usage);
     let names: Vec<String> = commands().into_iter().map(|row| row.name).collect();
-    for name in &names {
+    for name in names.iter().filter(|name| !name.contains(' ')) {
         assert!(registry::find(name).is_none(), "{name} would hide a method");
+        for method in registry::commands_of(name) {
+            let command = format!("{name} {method}");
+            assert!(names.contains(&command), "{name} would hide {command}");
+        }
     }
 }
 

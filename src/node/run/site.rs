@@ -24,7 +24,7 @@ use crate::replica::machine::Replica;
 use crate::rpc::metrics::Metrics;
 use crate::rpc::node::{NodeFacts, QueueView};
 use crate::rpc::service::Service;
-use crate::types::ids::Height;
+use crate::types::ids::{Height, SlotIndex};
 use crossbeam::channel::{Receiver, bounded};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -236,6 +236,7 @@ impl Site<'_> {
                 genesis: opened.genesis.clone(),
                 chain: opened.genesis.chain_id(),
                 node_key: crate::crypto::keys::SecretKey::from_seed(&opened.node_seed).public(),
+                operator: opened.operator.as_ref().map(|(key, _)| key.public()),
                 p2p_addresses: p2p,
                 log_path: String::new(),
                 has_tx_index: true,
@@ -251,6 +252,7 @@ impl Site<'_> {
             queues: self.wires.viewers(),
             log_filter: Mutex::new(self.config.log.level.clone()),
             wake_net: self.wake_net.clone(),
+            operator: opened.operator.as_ref().map(|(key, _)| key.clone()),
         })
     }
 
@@ -285,6 +287,7 @@ impl Site<'_> {
             calls: wires.calls.0.clone(),
             answers,
             told: self.durable,
+            told_slot: SlotIndex(0),
             mempool_file: opened.datadir.mempool(),
             chain: opened.genesis.chain_id(),
         };

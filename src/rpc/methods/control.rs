@@ -86,7 +86,10 @@ fn help(_: &Call<'_>, args: &Args) -> Result<Reply, RpcError> {
     if !name.is_empty() {
         let text = match registry::find(name) {
             Some(spec) => spec.help(),
-            None => format!("help: unknown command: {}", clip(name)),
+            None => match registry::commands_of(name).as_slice() {
+                [] => format!("help: unknown command: {}", clip(name)),
+                commands => family_help(name, commands),
+            },
         };
         return Ok(json!(text).into());
     }
@@ -105,6 +108,16 @@ fn help(_: &Call<'_>, args: &Args) -> Result<Reply, RpcError> {
         }
     }
     Ok(json!(text.trim_end()).into())
+}
+
+/// The usage of every command of a family.
+fn family_help(name: &str, commands: &[&str]) -> String {
+    let rows = commands
+        .iter()
+        .filter_map(|command| registry::find(&format!("{name} {command}")));
+    let lines = rows.map(|spec| format!("{}\n    {}", spec.usage(), spec.summary));
+    let lines: Vec<String> = lines.collect();
+    format!("{name} \"command\" ...\n\n{}", lines.join("\n"))
 }
 
 fn stop(call: &Call<'_>, _: &Args) -> Result<Reply, RpcError> {

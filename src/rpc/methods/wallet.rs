@@ -189,7 +189,7 @@ pub const METHODS: &[MethodSpec] = &[
 ];
 
 /// The wallet a call is for: the one in the path, or the only one.
-fn wallet(call: &Call<'_>) -> Result<Arc<Mutex<Wallet>>, RpcError> {
+pub(super) fn wallet(call: &Call<'_>) -> Result<Arc<Mutex<Wallet>>, RpcError> {
     let names = call.node().wallet_names();
     let name = match (call.wallet, names.as_slice()) {
         (Some(name), _) => name,
@@ -225,7 +225,7 @@ fn wallet(call: &Call<'_>) -> Result<Arc<Mutex<Wallet>>, RpcError> {
 const BEHIND_COUNT_MAX: u64 = 64;
 
 /// The wallet, told every block that was reported as final when the call began: its answers are not older than that.
-fn caught_up<'a>(
+pub(super) fn caught_up<'a>(
     call: &Call<'_>,
     wallet: &'a Mutex<Wallet>,
 ) -> Result<MutexGuard<'a, Wallet>, RpcError> {
@@ -248,7 +248,7 @@ fn caught_up<'a>(
     Ok(wallet)
 }
 
-fn terms(call: &Call<'_>) -> Terms {
+pub(super) fn terms(call: &Call<'_>) -> Terms {
     let genesis = &call.node().facts().genesis;
     let chain = call.node().facts().chain;
     Terms::new(chain, call.view.branch, &genesis.params, &genesis.limits)
