@@ -4,6 +4,8 @@
 
 #[path = "simulation/executions.rs"]
 mod executions;
+#[path = "simulation/mutants.rs"]
+mod mutants;
 #[path = "simulation/scenarios.rs"]
 mod scenarios;
 
@@ -109,22 +111,6 @@ fn a_bounded_swarm_finds_nothing() {
         heights += report.height.0;
     }
     println!("{count} seeds, {simulated} simulated seconds, {heights} blocks, no violation");
-}
-
-/// The disk checks bite: a store that forgets one kind of record is found out by a network that works, without any fault.
-#[test]
-fn a_store_that_forgets_is_found_out() {
-    for (kind, rule) in [(b'm', "I1"), (b'l', "I3"), (b'p', "I3"), (b'b', "S5")] {
-        let mut options = Options::devnet(1, 4);
-        options.forget = Some(kind);
-        let outcome = World::new(options).run(30 * SECOND);
-        let what = outcome.expect_err("a violation").what;
-        assert!(
-            what.contains(rule),
-            "records '{}': {what}",
-            char::from(kind)
-        );
-    }
 }
 
 /// Seeds that found something, with what it was.

@@ -4,6 +4,8 @@
 //! Must never: sign two messages at one position or go back (I1, I2: asserted where a request to sign leaves), count an
 //! own vote before it was fed back as durable (S5), or act after the decision.
 
+mod resume;
+
 use crate::base::limits::ROUNDS_AHEAD;
 use crate::consensus::evidence;
 use crate::consensus::messages::*;
@@ -66,47 +68,6 @@ impl Machine {
             decided: None,
             ctx,
         }
-    }
-
-    /// A height that was under way when the node stopped (S5). Continues after the last message signed.
-    pub fn restore(ctx: HeightContext, restored: Restored) -> (Machine, Vec<Output>) {
-        let mut machine = Machine::new(ctx);
-        let mut out = Vec::new();
-        let votes = restored
-            .votes
-            .iter()
-            .map(|vote| Position::of_vote(&vote.body));
-        let proposals = restored.proposals.iter().map(|proposal| Position {
-            at: proposal.body.at(),
-            kind: Kind::Proposal,
-        });
-        machine.last = votes.chain(proposals).max();
-        machine.state.locked = restored.lock;
-        machine.state.valid = restored.valid.max(restored.lock);
-        let blocks = restored.blocks.iter().copied();
-        machine.verdicts.extend(blocks.map(|block| (block, true)));
-        if let Some(last) = machine.last.filter(|last| last.at.era == machine.ctx.era) {
-            if last.at.round > Round(0) {
-                machine.state.enter(last.at.round);
-            }
-            machine.state.step = match last.kind {
-                Kind::Proposal => Step::Propose,
-                Kind::Prevote => Step::Prevote,
-                Kind::Precommit => Step::Precommit,
-            };
-            machine.move_window(&mut out);
-        }
-        for polka in &restored.polkas {
-            machine.add_polka(polka, &mut out);
-        }
-        for vote in restored.entry.iter().chain(&restored.votes) {
-            machine.add_vote(vote, &mut out);
-        }
-        if machine.state.step == Step::Propose {
-            machine.schedule(TimerKind::Propose, &mut out);
-        }
-        machine.run(&mut out);
-        (machine, out)
     }
 
     /// Handles one input.

@@ -18,6 +18,9 @@ pub struct Rules {
     pub round_skip: bool,
     /// S1(c): signers of different rounds >= r let a node into r together.
     pub skip_counts_later: bool,
+    /// S3: once a height is under way its timers run whatever the mempool holds, and what others do is a reason to act;
+    /// if not, timers run only where a payment or a slot block is waiting.
+    pub timers_without_payment: bool,
     /// Power granted to every quorum for nothing; 0 in the protocol.
     pub quorum_gift: u64,
 }
@@ -31,6 +34,7 @@ impl Default for Rules {
             one_valid_round: true,
             round_skip: true,
             skip_counts_later: true,
+            timers_without_payment: true,
             quorum_gift: 0,
         }
     }

@@ -502,7 +502,7 @@ impl Replica {
         self.out.push(Effect::WriteLedger(decided.clone()));
         self.state = delta.after.clone();
         let since_parent_us = now.mono.since(self.height.since);
-        let next = HeightWork::new(&self.state, self.guard.me(), now.mono);
+        let next = HeightWork::new(&self.state, self.guard.me(), self.rules, now.mono);
         self.height = next;
         self.inputs.clear();
         let told = self.peers.send_certificate(now.mono, &certificate);

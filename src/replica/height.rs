@@ -80,7 +80,7 @@ pub(super) struct HeightWork {
 /// How long a peer may take to answer a question about a block before another is asked, ms.
 pub(super) const FETCH_MS: u64 = 150;
 
-pub(super) fn context(state: &State, me: Option<MasternodeId>) -> HeightContext {
+pub(super) fn context(state: &State, me: Option<MasternodeId>, rules: Rules) -> HeightContext {
     let (leaders, set) = (state.leaders.clone(), state.validators.clone());
     HeightContext {
         branch: state.tip.branch,
@@ -90,13 +90,18 @@ pub(super) fn context(state: &State, me: Option<MasternodeId>) -> HeightContext 
         me,
         params: Arc::new(state.params().clone()),
         leaders: Arc::new(move |round| leaders.leader(&set, round).unwrap_or_default()),
-        rules: Rules::default(),
+        rules,
     }
 }
 
 impl HeightWork {
-    pub(super) fn new(state: &State, me: Option<MasternodeId>, since: MonoUs) -> HeightWork {
-        HeightWork::with(Machine::new(context(state, me)), since)
+    pub(super) fn new(
+        state: &State,
+        me: Option<MasternodeId>,
+        rules: Rules,
+        since: MonoUs,
+    ) -> HeightWork {
+        HeightWork::with(Machine::new(context(state, me, rules)), since)
     }
 
     pub(super) fn with(engine: Machine, since: MonoUs) -> HeightWork {
@@ -219,6 +224,9 @@ impl Replica {
                 Output::Build { round } => self.height.build = Some(round),
                 Output::Sign(sign) => self.sign(sign),
                 Output::Schedule { timer, after_ms } => {
+                    if !self.rules.timers_without_payment && !self.has_payment(now) {
+                        continue;
+                    }
                     self.height.schedule(now.mono.plus_ms(after_ms), timer)
                 }
                 Output::NewRound { round } => self.new_round(now, round),
@@ -435,8 +443,8 @@ impl Replica {
         Ok(())
     }
 
-    /// After a refusal has passed (a disk was full, an exchange was pending) the core is set up again from what this node
-    /// signed, and peers are asked for the votes it had seen.
+    /// After a refusal has passed (a disk was full, an exchange was pending) the core goes back to what this node signed and
+    /// keeps what it heard; peers are asked for what they hold.
     pub(super) fn revive(&mut self, now: Now, view: &dyn CoinView) -> Result<(), ViewError> {
         let height = self.height.height();
         // What waits for the disk would count, and be told to peers, before it is durable (S5).
@@ -460,8 +468,7 @@ impl Replica {
             entry: Vec::new(),
             blocks: blocks.collect(),
         };
-        let (engine, outputs) = Machine::restore(context(&self.state, self.guard.me()), restored);
-        self.height.engine = engine;
+        let outputs = self.height.engine.revive(&restored);
         self.height.timers.clear();
         self.height.build = None;
         self.height.begun = false;

@@ -2,6 +2,7 @@
 //! consensus core), `blocks` (proposals, judging, deciding), `frames` (peers), `transactions` (mempool) and `start`.
 
 use crate::base::time::{MonoUs, Now};
+use crate::consensus::rules::Rules;
 use crate::crypto::keys::SecretKey;
 use crate::crypto::verify::{Check, Verified};
 use crate::ledger::coins::{Coin, CoinView, ViewError};
@@ -39,6 +40,8 @@ pub struct Config {
     pub operator: Option<(MasternodeId, SecretKey)>,
     /// Bounds of the mempool.
     pub mempool: MempoolLimits,
+    /// The protocol, [`Rules::default`]; anything else is a mutant that tests run to see it found.
+    pub rules: Rules,
 }
 
 /// Coins of decided blocks that the ledger environment does not show yet, over those that it shows.
@@ -59,6 +62,7 @@ impl CoinView for Layered<'_> {
 /// One node's brain.
 pub struct Replica {
     pub(super) operator: Option<(MasternodeId, SecretKey)>,
+    pub(super) rules: Rules,
     pub(super) state: State,
     /// Changes of blocks not yet durable in the ledger: `None` is spent.
     pub(super) pending: BTreeMap<OutPoint, (Height, Option<Coin>)>,
@@ -97,11 +101,12 @@ pub struct Replica {
 
 impl Replica {
     pub(super) fn new(config: Config, state: State, guard: Guard, gate: Gate, now: Now) -> Replica {
-        let height = HeightWork::new(&state, guard.me(), now.mono);
+        let height = HeightWork::new(&state, guard.me(), config.rules, now.mono);
         let patience_ms = state.params().timeout_prevote_ms / 4;
         let peers = Peers::new(state.validators.clone(), guard.me(), patience_ms);
         Replica {
             operator: config.operator,
+            rules: config.rules,
             height,
             state,
             pending: BTreeMap::new(),
@@ -238,8 +243,13 @@ impl Replica {
     }
 
     fn has_reason(&self, now: Now) -> bool {
+        self.height.reason || self.has_payment(now)
+    }
+
+    /// Whether this node itself knows something that the next block may hold, or a slot block is due.
+    pub(super) fn has_payment(&self, now: Now) -> bool {
         let slot = self.slot_block_due(now);
-        self.height.reason || slot || self.mempool.has_candidate(slot)
+        slot || self.mempool.has_candidate(slot)
     }
 
     /// S3: a node acts at the next height when it has a reason and min_block_interval is over.

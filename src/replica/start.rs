@@ -233,7 +233,8 @@ impl Replica {
             entry,
             blocks: held,
         };
-        let (engine, outputs) = Machine::restore(context(&self.state, self.guard.me()), restored);
+        let ctx = context(&self.state, self.guard.me(), self.rules);
+        let (engine, outputs) = Machine::restore(ctx, restored);
         self.height.engine = engine;
         self.height.begun = true;
         self.height.repair = Some(now.mono);

@@ -11,7 +11,7 @@ use crate::types::genesis::Genesis;
 use crate::types::ids::*;
 use crate::types::transaction::TxKind;
 use crate::types::validators::ValidatorSet;
-use crate::types::vote::{SignedProposal, Vote, VoteStep};
+use crate::types::vote::{SignedProposal, Vote, VoteBody, VoteStep};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -291,6 +291,18 @@ impl Checker {
         on_disk(&Record::Vote(vote.clone()), disks)
             .map_err(|e| format!("I1: {me} at {at:?}: {e}"))?;
         self.below(me, body.height, disks)?;
+        entered(me, body, disks)?;
+        if let (VoteStep::Prevote, Some(block), Some(at)) =
+            (body.step, body.block, body.valid_round)
+        {
+            let key = polka_prefix(body.height, at, block);
+            let polka = disks.0.records.contains_key(&key) || is_past(body.height, disks);
+            ensure(polka, || {
+                format!(
+                    "S5: {me} prevotes {block} again at {body:?}, the polka of {at:?} is not on disk"
+                )
+            })?;
+        }
         if let (VoteStep::Precommit, Some(block)) = (body.step, body.block) {
             let lock = Record::Lock(body.height, block, body.at());
             let held = disks.0.records.contains_key(&lock.key()) || is_past(body.height, disks);
@@ -360,6 +372,24 @@ fn on_disk(record: &Record, disks: (&SignerDisk, &LedgerDisk)) -> Broken {
     let held = disks.0.records.get(&record.key()) == Some(&record.value());
     ensure(held || is_past(height, disks), || {
         "said before it was durable".into()
+    })
+}
+
+/// S5: what let a node into a round > 0 is on disk before its first message there.
+fn entered(me: MasternodeId, body: &VoteBody, disks: (&SignerDisk, &LedgerDisk)) -> Broken {
+    if body.round == Round(0) || is_past(body.height, disks) {
+        return Ok(());
+    }
+    let key = height_key(b'e', body.height);
+    let value = disks.0.records.get(&key);
+    let entry = value.map(|value| Record::read(&key, value));
+    let stands = matches!(entry, Some(Ok(Record::Entry(_, at, votes))) if at >= body.at() && !votes.is_empty());
+    ensure(stands, || {
+        format!(
+            "S5: {me} speaks in {:?} of {}, what let it in is not on disk",
+            body.at(),
+            body.height
+        )
     })
 }
 

@@ -6,10 +6,12 @@ use crate::ledger::coins::MemoryCoins;
 use crate::ledger::decided::DecidedBlock;
 use crate::ledger::state::State;
 use crate::replica::io::SignerBatch;
+use crate::replica::record::{Record, Step};
 use crate::sync::BlockReader;
 use crate::types::block::{Block, Certificate};
 use crate::types::genesis::Genesis;
 use crate::types::ids::Height;
+use crate::types::vote::VoteStep;
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -70,6 +72,51 @@ impl BlockReader for LedgerDisk {
         let mut all = self.blocks.iter().chain(&self.writing);
         let found = height.0.checked_sub(1).and_then(|i| all.nth(i as usize));
         Ok(found.map(|d| (d.block.clone(), d.certificate.clone())))
+    }
+}
+
+/// What a mutated signer store never keeps (S5). Forgetting a message forgets the high-water mark that came with it: else
+/// the guard would save what the records do not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forget {
+    /// Persistence is skipped.
+    Everything,
+    /// Records of one kind: the first byte of their keys, see `replica::record`.
+    Kind(u8),
+    /// Own proposals.
+    Proposals,
+    /// Own precommits for nil.
+    NilPrecommits,
+}
+
+impl Forget {
+    /// Whether this record is lost.
+    fn takes(self, key: &[u8], value: Option<&[u8]>) -> bool {
+        let Some(value) = value else {
+            return false;
+        };
+        let kind = key.first().copied();
+        match self {
+            Forget::Everything => true,
+            Forget::Kind(lost) => kind == Some(lost),
+            Forget::Proposals => match Record::read(key, value) {
+                Ok(Record::Proposal(_)) => true,
+                Ok(Record::HighWater(mark)) => mark.step == Step::Propose,
+                _ => false,
+            },
+            Forget::NilPrecommits => matches!(
+                Record::read(key, value),
+                Ok(Record::Vote(vote)) if vote.body.block.is_none() && vote.body.step == VoteStep::Precommit
+            ),
+        }
+    }
+
+    /// What of a batch reaches the disk.
+    pub fn strip(self, batch: &mut SignerBatch) {
+        let nil =
+            self == Forget::NilPrecommits && batch.iter().any(|(k, v)| self.takes(k, v.as_deref()));
+        let marks = |key: &[u8]| nil && key.first() == Some(&b'w');
+        batch.retain(|(key, value)| !self.takes(key, value.as_deref()) && !marks(key));
     }
 }
 

@@ -281,10 +281,9 @@ impl World {
         mut batch: (u64, SignerBatch, bool),
         todo: &mut VecDeque<Work>,
     ) {
-        let forget = self.options.forget;
-        batch
-            .1
-            .retain(|(key, _)| forget.is_none() || key.first().copied() != forget);
+        if let Some(forget) = self.options.forget {
+            forget.strip(&mut batch.1);
+        }
         let took = self.nodes[i].write_time();
         let node = &mut self.nodes[i];
         if node.full_until > self.now {

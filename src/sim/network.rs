@@ -63,6 +63,8 @@ pub struct Network {
     pub odds: FrameOdds,
     /// Directions (from, to) in which nothing passes.
     pub blocked: BTreeSet<(usize, usize)>,
+    /// Frames that never arrive: from, to, type byte.
+    pub deaf: BTreeSet<(usize, usize, u8)>,
     /// Nodes whose frames take this many times as long.
     pub slow: BTreeMap<usize, u64>,
     /// By number.
@@ -87,6 +89,7 @@ impl Network {
             latency,
             odds: FrameOdds::default(),
             blocked: BTreeSet::new(),
+            deaf: BTreeSet::new(),
             slow: BTreeMap::new(),
             links: BTreeMap::new(),
             names: BTreeMap::new(),
@@ -172,6 +175,9 @@ impl Network {
         let (from, to) = (link.ends[side].node, link.ends[other].node);
         self.bytes[from] += frame.body.len() as u64 + 5;
         self.frames[from] += 1;
+        if self.deaf.contains(&(from, to, frame.code)) {
+            return (number, other, Vec::new());
+        }
         if self.blocked.contains(&(from, to)) {
             if let Some(link) = self.links.get_mut(&number) {
                 link.ends[other].stalled.push(Some(frame.clone()));

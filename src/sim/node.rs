@@ -3,6 +3,7 @@
 
 use crate::base::rng::Rng;
 use crate::base::time::{MonoUs, Now, WallMs};
+use crate::consensus::rules::Rules;
 use crate::crypto::keys::{PublicKey, SecretKey};
 use crate::p2p::{self, messages::PeerId};
 use crate::replica::io::Effect;
@@ -113,7 +114,12 @@ impl Node {
     }
 
     /// Starts the machines from the disks.
-    pub fn start(&mut self, t: u64, genesis: &Genesis) -> Result<Vec<Effect>, StartError> {
+    pub fn start(
+        &mut self,
+        t: u64,
+        genesis: &Genesis,
+        rules: Rules,
+    ) -> Result<Vec<Effect>, StartError> {
         self.life += 1;
         self.wake = None;
         self.clock.boot = t;
@@ -121,6 +127,7 @@ impl Node {
         let config = Config {
             operator: self.operator.clone(),
             mempool: Default::default(),
+            rules,
         };
         let disks = Disks {
             state: self.ledger.state.clone(),

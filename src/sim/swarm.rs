@@ -43,8 +43,7 @@ pub fn options(seed: u64, nodes: Option<usize>) -> Options {
         pay_every_ms: [0, 300, 1_000, 10_000][rng.below(4) as usize],
         latency: if far { (5_000, 150_000) } else { (500, 20_000) },
         faults: Faults::random(seed),
-        forget: None,
-        keep_log: false,
+        ..Options::devnet(seed, count)
     }
 }
 

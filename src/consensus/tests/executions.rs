@@ -104,8 +104,8 @@ fn v1_catches_the_papers_loose_lock() {
     );
 }
 
-/// V2: A alone was let into round 1, then restarts.
-fn v2(entry_on_disk: bool) -> Net {
+/// V2: A alone was let into round 1, by a precommit that D sent to nobody else.
+fn v2() -> Net {
     let (a, b, c, d) = (0, 1, 2, 3);
     let mut net = Net::four(&[d, b, c, a], Rules::default());
     begin(&mut net);
@@ -124,13 +124,13 @@ fn v2(entry_on_disk: bool) -> Net {
         Some(None),
         "A prevotes in round 1, alone"
     );
-    net.restart(a, entry_on_disk);
     net
 }
 
 #[test]
 fn v2_round_entry_survives_a_restart() {
-    let mut net = v2(true);
+    let mut net = v2();
+    net.restart(0);
     assert_eq!(net.round(0), 1);
     assert!(
         net.heals_within(8),
@@ -140,8 +140,22 @@ fn v2_round_entry_survives_a_restart() {
 }
 
 #[test]
+fn v2_round_entry_survives_a_refusal_to_sign() {
+    let mut net = v2();
+    net.revive(0);
+    assert_eq!(net.round(0), 1);
+    assert!(
+        net.heals_within(8),
+        "a full disk that passes takes nothing heard away: D tells its precommit to nobody again"
+    );
+    net.expect_rules_held();
+}
+
+#[test]
 fn v2_volatile_round_entry_halts_the_height() {
-    let mut net = v2(false);
+    let mut net = v2();
+    net.forgets = vec![Forgets::Entry];
+    net.restart(0);
     assert!(
         !net.heals_within(8),
         "this is why S5 stores the round entry"
@@ -308,7 +322,7 @@ fn v8_a_restart_never_signs_a_position_again() {
         Some(None),
         "prevote nil, precommit nil sent"
     );
-    net.restart(a, true);
+    net.restart(a);
     let signed = net.node(a).signed.len();
     // The honest votes above were made up by the test: here the polka is of another three.
     for from in [b, c, d] {

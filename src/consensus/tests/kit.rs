@@ -1,5 +1,7 @@
 //! A handful of machines, a log of everything they said, and a checker of I1-I4, S5, S6 and agreement at every step.
 
+mod recovery;
+
 use crate::consensus::machine::Machine;
 use crate::consensus::messages::*;
 use crate::consensus::rules::Rules;
@@ -141,6 +143,16 @@ pub fn context(
     }
 }
 
+/// What a mutated signer store does not keep (S5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forgets {
+    Everything,
+    NilPrecommits,
+    Polkas,
+    Entry,
+    Locks,
+}
+
 /// An honest node and its disk.
 #[derive(Clone)]
 pub struct Node {
@@ -166,6 +178,8 @@ pub struct Net {
     pub builds: bool,
     /// Whether a block that is wanted arrives at once.
     pub fetches: bool,
+    /// What the signer stores never keep.
+    pub forgets: Vec<Forgets>,
     pub evidence: Vec<Evidence>,
     pub broken: Vec<String>,
     pub decided: BTreeMap<usize, BlockId>,
@@ -194,6 +208,7 @@ impl Net {
             said: BTreeSet::new(),
             builds: true,
             fetches: true,
+            forgets: Vec::new(),
             evidence: Vec::new(),
             broken: Vec::new(),
             decided: BTreeMap::new(),
@@ -478,120 +493,6 @@ impl Net {
         }
         if !is_quorum(self.set.power_of(signers), self.set.total()) {
             self.break_rule(i, format!("3p > 2S: no quorum for {body:?}"));
-        }
-    }
-
-    /// The node's process dies; all it has is its signer store (S5). `entry` is what a volatile round entry would lose.
-    pub fn restart(&mut self, i: usize, entry: bool) {
-        let Some(node) = self.nodes.get(&i) else {
-            return;
-        };
-        let mut restored = Restored::default();
-        let mut proposals = Vec::new();
-        for sign in &node.signed {
-            let position = sign.message.position();
-            for msg in self.said_by(i, position.kind, position.at.round.0) {
-                match msg {
-                    Msg::Proposal(p) => {
-                        restored.proposals.push(verified(p.clone()));
-                        proposals.push(Msg::Proposal(p));
-                    }
-                    Msg::Vote(v) => restored.votes.push(verified(v)),
-                    Msg::Polka(_) => {}
-                }
-            }
-            restored.blocks.extend(sign.durable.block);
-            restored.lock = sign.durable.lock.or(restored.lock);
-            if let Some(polka) = &sign.durable.polka {
-                restored.polkas.push(verified(Polka::clone(polka)));
-            }
-            if !sign.durable.entry.is_empty() && entry {
-                restored.entry = sign.durable.entry.iter().cloned().map(verified).collect();
-            }
-        }
-        let ctx = context(&self.powers, Some(i), &self.leaders, self.rules);
-        let (machine, outputs) = Machine::restore(ctx, restored);
-        self.nodes.entry(i).and_modify(|node| {
-            node.machine = machine;
-            node.timers.clear();
-            node.wanted.clear();
-        });
-        let mut inputs = VecDeque::new();
-        self.perform(i, outputs, &mut inputs);
-        inputs.extend(proposals.iter().map(|msg| msg.input(true)));
-        while let Some(input) = inputs.pop_front() {
-            self.input(i, input);
-        }
-    }
-
-    /// S8: `from` sends `to` what it lacks: votes, polkas, proposals. True if there was anything.
-    pub fn repair(&mut self, from: usize, to: usize) -> bool {
-        let (Some(a), Some(b)) = (self.nodes.get(&from), self.nodes.get(&to)) else {
-            return false;
-        };
-        if let Some(certificate) = a.machine.decided() {
-            let certificate = certificate.clone();
-            let news = b.machine.decided().is_none();
-            if news {
-                self.input(to, Input::Certificate(verified(certificate)));
-            }
-            return news;
-        }
-        let lacking = a.machine.lacking(b.machine.at(), &b.machine.held());
-        let mut msgs: Vec<Msg> = Vec::new();
-        for round in &lacking.proposals {
-            msgs.extend(a.machine.proposal(*round).cloned().map(Msg::Proposal));
-        }
-        msgs.extend(lacking.polkas.iter().map(|p| Msg::Polka(Polka::clone(p))));
-        msgs.extend(lacking.votes.into_iter().map(Msg::Vote));
-        let before = format!("{:?}", b.machine.held());
-        let round = b.machine.at();
-        for msg in &msgs {
-            self.input(to, msg.input(true));
-        }
-        let b = &self.node(to).machine;
-        before != format!("{:?}", b.held()) || round != b.at()
-    }
-
-    /// The network heals: nobody Byzantine speaks, everything lost is repaired (S8), timers run out only when nothing else
-    /// happens. True once all honest nodes have decided; false if that takes more than `rounds` further rounds.
-    pub fn heals_within(&mut self, rounds: u32) -> bool {
-        self.fetches = true;
-        let honest: Vec<usize> = self.nodes.keys().copied().collect();
-        let last = honest.iter().map(|i| self.round(*i)).max().unwrap_or(0) + rounds;
-        for i in &honest {
-            let wanted: Vec<BlockId> = self.node(*i).wanted.iter().copied().collect();
-            for block in wanted {
-                let valid = is_valid(block);
-                self.input(*i, Input::Validity { block, valid });
-            }
-            self.input(*i, Input::Begin);
-        }
-        loop {
-            let mut busy = true;
-            while busy {
-                busy = false;
-                for (a, b) in honest
-                    .iter()
-                    .flat_map(|a| honest.iter().map(move |b| (*a, *b)))
-                {
-                    busy |= a != b && self.repair(a, b);
-                }
-            }
-            if honest.iter().all(|i| self.decided.contains_key(i)) {
-                return true;
-            }
-            let expired: Vec<(usize, Timer)> = honest
-                .iter()
-                .flat_map(|i| self.node(*i).timers.iter().map(move |timer| (*i, *timer)))
-                .filter(|(i, timer)| timer.round.0 >= self.round(*i))
-                .collect();
-            if expired.is_empty() || honest.iter().any(|i| self.round(*i) > last) {
-                return false;
-            }
-            for (i, timer) in expired {
-                self.fire(i, timer);
-            }
         }
     }
 }

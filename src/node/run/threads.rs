@@ -140,6 +140,7 @@ fn start_replica(
         Some((store, Signer::Unsure(why))) => (store.load()?, Some(why.to_string())),
     };
     let config = ReplicaConfig {
+        rules: Default::default(),
         operator,
         mempool: limits,
     };

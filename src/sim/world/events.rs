@@ -121,7 +121,7 @@ impl World {
         let height = self.nodes[i].ledger.state.height();
         self.note(&format!("node {i} starts at height {height}"));
         let mut broken = self.checker.on_start(i, height);
-        match self.nodes[i].start(self.now, &self.genesis) {
+        match self.nodes[i].start(self.now, &self.genesis, self.options.rules) {
             Ok(effects) => {
                 let mut first: VecDeque<Work> =
                     effects.into_iter().map(Work::FromReplica).collect();

@@ -4,9 +4,11 @@ mod checks;
 mod events;
 
 use crate::base::rng::Rng;
+use crate::consensus::rules::Rules;
 use crate::sim::adversary::Adversary;
 use crate::sim::checker::Checker;
 use crate::sim::clients::Clients;
+use crate::sim::disk::Forget;
 use crate::sim::faults::Faults;
 use crate::sim::kit::genesis;
 use crate::sim::log::Log;
@@ -40,8 +42,12 @@ pub struct Options {
     pub latency: (u64, u64),
     /// What goes wrong.
     pub faults: Faults,
-    /// Kind of signer records (first byte of their keys) that never reach the disk: a mutant that the checker must find.
-    pub forget: Option<u8>,
+    /// What never reaches signer stores: a mutant that the checker must find.
+    pub forget: Option<Forget>,
+    /// The rules that nodes follow: the protocol, or a mutant that the checker must find.
+    pub rules: Rules,
+    /// Whether what a node says is compared with its disks; if not, only what follows from a bad disk is found.
+    pub check_disks: bool,
     /// Keep the whole log.
     pub keep_log: bool,
 }
@@ -59,6 +65,8 @@ impl Options {
             latency: (1_000, 20_000),
             faults: Faults::default(),
             forget: None,
+            rules: Rules::default(),
+            check_disks: true,
             keep_log: false,
         }
     }
@@ -152,6 +160,7 @@ impl World {
             broken: None,
         };
         world.network.odds = world.faults.frames;
+        world.checker.check_disks = world.options.check_disks;
         for i in 0..count {
             let after = world.dice.below(1_000_000);
             world.later(after, Event::Start(i));
