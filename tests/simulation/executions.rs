@@ -127,7 +127,8 @@ fn v2_what_let_a_node_into_its_round_survives_a_restart() {
 #[test]
 fn v2_a_volatile_round_entry_halts_the_height() {
     let mut s = Story::begin(Options {
-        forget: Some(b'e'),
+        forget: Some(timecoin::sim::disk::Forget::Kind(b'e')),
+        check_disks: false,
         ..quiet(102)
     });
     v2(&mut s);

@@ -2,7 +2,7 @@
 //! are found out within a stated number of seeds; the protocol itself passes the same seeds. Mutants that take a network
 //! too many seeds are shown on the core alone, with their numbers, in `src/consensus/tests/random.rs`.
 
-use super::{SECOND, fail};
+use super::{SECOND, fail, this_test};
 use timecoin::consensus::rules::Rules;
 use timecoin::sim::disk::Forget;
 use timecoin::sim::faults::Faults;
@@ -80,7 +80,7 @@ fn the_protocol_passes_the_seeds_that_find_its_mutants() {
     for seed in 1..=SEEDS {
         for options in [network(seed, 4), of_three(seed)] {
             if let Some(violation) = found(&options, SECONDS) {
-                fail(&options, &violation, "cargo test --test simulation mutants");
+                fail(&options, &violation, &this_test());
             }
         }
     }
