@@ -50,6 +50,10 @@ pub enum Frame {
     Status(PeerId, Status),
     /// A peer is gone.
     Down(PeerId),
+    /// A masternode's endpoint was reached.
+    Reached(MasternodeId, String),
+    /// Another node probed this one.
+    Probed,
     /// A frame.
     Message(PeerId, Message, ReadAt),
 }
@@ -296,6 +300,8 @@ impl ConsensusThread {
             In::Frame(Frame::Masternode(peer, id)) => self.feed(Input::PeerMasternode(peer, id)),
             In::Frame(Frame::Status(peer, status)) => self.feed(Input::PeerStatus(peer, status)),
             In::Frame(Frame::Down(peer)) => self.feed(Input::PeerDown(peer)),
+            In::Frame(Frame::Reached(id, address)) => self.feed(Input::Reached(id, address)),
+            In::Frame(Frame::Probed) => self.feed(Input::Probed),
             In::Frame(Frame::Message(peer, message, read))
             | In::Txs(Frame::Message(peer, message, read)) => {
                 self.feed(Input::Frame(peer, message, read))
@@ -377,6 +383,11 @@ impl ConsensusThread {
                     self.outbox.net.put(NetCommand::Fault(peer, why));
                     wake = true;
                 }
+                Effect::Probe(id, endpoint) => {
+                    let address = String::from_utf8_lossy(&endpoint).into_owned();
+                    self.outbox.net.put(NetCommand::Probe(id, address));
+                    wake = true;
+                }
                 Effect::Advanced(status, set) => {
                     self.outbox.net.put(NetCommand::Status(status));
                     wake = true;
@@ -423,6 +434,8 @@ impl ConsensusThread {
                 .map(|entry| (entry.id, entry.operator))
                 .collect();
             self.outbox.net.put(NetCommand::Operators(keys));
+            let addresses = self.replica.addresses_of_validators();
+            self.outbox.net.put(NetCommand::Validators(addresses));
             self.outbox.wake_net.wake();
         }
     }

@@ -19,6 +19,10 @@ pub enum NetCommand {
     Status(Status),
     /// The operator keys of the registry have changed.
     Operators(BTreeMap<MasternodeId, PublicKey>),
+    /// The members of the set or their endpoints have changed.
+    Validators(BTreeMap<MasternodeId, String>),
+    /// Reach a masternode at its registered endpoint.
+    Probe(MasternodeId, String),
     /// Ping a peer now: its status is wanted.
     Refresh(PeerId),
     /// Answer an HTTP client.

@@ -166,6 +166,8 @@ impl NetThread {
                 self.out.sync.put(SyncInput::Gone(peer));
             }
             Effect::Deliver(peer, message) => self.deliver(now, peer, message),
+            Effect::Reached(id, address) => self.out.frames.put(Frame::Reached(id, address)),
+            Effect::Probed => self.out.frames.put(Frame::Probed),
             Effect::StatusOf(peer, status) => {
                 if let Some(conn) = self.conns.get_mut(&peer) {
                     conn.status = status;
@@ -288,6 +290,8 @@ impl NetThread {
             NetCommand::Fault(peer, why) => self.close(io, peer, why, true),
             NetCommand::Status(status) => self.feed(io, Input::Status(status)),
             NetCommand::Operators(keys) => self.feed(io, Input::Operators(keys)),
+            NetCommand::Validators(addresses) => self.feed(io, Input::Validators(addresses)),
+            NetCommand::Probe(id, address) => self.feed(io, Input::Probe(id, address)),
             NetCommand::Refresh(peer) => {
                 let now = self.clock.now();
                 let ping = Message::Ping(Status {

@@ -421,6 +421,7 @@ pub fn view_of(replica: &Replica, info: &ConsensusInfo, parts: Parts) -> NodeVie
         .last_decided()
         .map_or_else(|| state.root(), |d| d.block.header.state_root);
     NodeView {
+        own_standing: info.own.clone(),
         tip: Tip {
             height: tip.height,
             id: tip.block,

@@ -8,10 +8,12 @@
 mod dialing;
 mod greeting;
 mod io;
+mod probing;
 
 pub use dialing::TARGET_COUNT_MAX;
 pub use greeting::proof_hash;
 pub use io::{Config, Effect, Input, Link, PeerFacts};
+pub use probing::PROBE_COUNT_MAX;
 
 use crate::base::rng::Rng;
 use crate::base::time::{MonoUs, Now};
@@ -19,6 +21,7 @@ use crate::crypto::keys::PublicKey;
 use crate::p2p::messages::*;
 use crate::types::ids::*;
 use dialing::Target;
+use probing::{Probe, Visit};
 use std::collections::BTreeMap;
 
 /// A Hello must arrive within this time.
@@ -28,9 +31,13 @@ const PINGS_MISSED_MAX: u64 = 3;
 
 struct Peer {
     link: Link,
+    /// Set if this connection is a probe, and no peer's.
+    visit: Option<Visit>,
     since: MonoUs,
     greeted: Option<PeerFacts>,
     proof: Option<(MasternodeId, PublicKey)>,
+    /// Proofs it has sent.
+    proofs: u8,
     masternode: Option<MasternodeId>,
     heard: MonoUs,
     pinged: MonoUs,
@@ -44,6 +51,9 @@ pub struct Machine {
     config: Config,
     status: Status,
     operators: BTreeMap<MasternodeId, PublicKey>,
+    /// The masternode whose operator key is this node's, by the registry.
+    me: Option<MasternodeId>,
+    probes: Vec<Option<Probe>>,
     peers: BTreeMap<PeerId, Peer>,
     targets: Vec<Target>,
     rng: Rng,
@@ -57,6 +67,8 @@ impl Machine {
         let mut machine = Machine {
             status: config.status,
             operators: BTreeMap::new(),
+            me: None,
+            probes: vec![None; PROBE_COUNT_MAX],
             peers: BTreeMap::new(),
             targets: Vec::new(),
             rng,
@@ -78,9 +90,12 @@ impl Machine {
             Input::Frame(peer, message) => self.frame(now, peer, message),
             Input::Operators(operators) => {
                 self.operators = operators;
+                self.find_me();
                 let peers: Vec<PeerId> = self.peers.keys().copied().collect();
                 peers.into_iter().for_each(|peer| self.judge_proof(peer));
             }
+            Input::Validators(addresses) => self.follow(&addresses),
+            Input::Probe(masternode, address) => self.probe(now, masternode, address),
             Input::Status(status) => {
                 self.status = status;
                 self.broadcast_status();
@@ -147,7 +162,11 @@ impl Machine {
             self.out.push(Effect::Down(peer));
         }
         self.links_changed();
-        self.target_lost(now, &gone);
+        if let Some(Visit::Probing(number)) = gone.visit {
+            self.probe_over(number);
+        } else {
+            self.target_lost(now, &gone);
+        }
     }
 
     fn frame(&mut self, now: Now, id: PeerId, message: Message) {
@@ -155,6 +174,12 @@ impl Machine {
             return;
         };
         peer.heard = now.mono;
+        match peer.visit {
+            Some(Visit::Probing(number)) => return self.probing(now, id, number, message),
+            // It will close; until then nothing it says matters.
+            Some(Visit::Probed) => return,
+            None => {}
+        }
         match (message, peer.greeted.is_some()) {
             (Message::Hello(hello), false) => self.hello(now, id, *hello),
             (Message::Reject(reason), _) => {

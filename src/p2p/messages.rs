@@ -52,6 +52,8 @@ pub struct Hello {
     pub endpoint: Option<Endpoint>,
     /// Where the sender stands.
     pub status: Status,
+    /// The sender only wants to see this end's OperatorProof and closes then (M4): it is no peer.
+    pub probe: bool,
 }
 
 /// A masternode's operator key signs the TLS session (P1).

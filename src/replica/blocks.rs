@@ -16,7 +16,6 @@ use crate::replica::record::Record;
 use crate::sync::DELIVERED_COUNT_MAX;
 use crate::types::block::{Block, Certificate, Commit, slot_root};
 use crate::types::ids::*;
-use crate::types::masternode::SlotPart;
 use crate::types::vote::SignedProposal;
 use std::sync::Arc;
 
@@ -26,12 +25,13 @@ const BLOCK_COUNT_MAX: usize = 16;
 impl Replica {
     /// When a block that this node is to build can leave (S4): never before its stamp is near.
     pub(super) fn build_due(&self, now: Now) -> Deadline {
-        self.height.build?;
+        let round = self.height.build?;
         let send = self
             .state
             .earliest()
             .minus(self.state.params().precision_ms / 2);
-        (send > now.wall).then(|| now.mono_at(send))
+        let early = (send > now.wall).then(|| now.mono_at(send));
+        early.or_else(|| self.attestation_patience(now, round))
     }
 
     /// As leader: builds a block as soon as the clock allows and there is something to put into it (S3, S4).
@@ -60,7 +60,7 @@ impl Replica {
             proposer,
             time,
             last_commit,
-            slot_part: SlotPart::default(),
+            slot_part: self.slot_part(time),
             candidates,
         };
         let built = self.with_view(view, |replica, layered| {
@@ -145,14 +145,14 @@ impl Replica {
         self.check(Item::Proposal(peer, Arc::new(proposal), read), vec![check]);
     }
 
-    /// S4: timely, judged by when the frame was read; and the clock must be believed.
+    /// S4: timely, judged by when the frame was read, and the clock must be believed. M4: attested, if it could be.
     fn is_acceptable(&self, proposal: &Proposal, read: ReadAt) -> bool {
         let (round, params) = (proposal.signed.body.round.0, self.state.params());
         let (precision, delay) = (params.precision(round), params.delay(round));
         let (time, recv) = (proposal.header.time, read.0.wall);
         let timely =
             recv.minus(delay.saturating_add(precision)) <= time && time <= recv.plus(precision);
-        timely && !self.clock.alarm()
+        timely && !self.clock.alarm() && self.is_attested_enough(proposal)
     }
 
     /// A proposal's signature holds.
@@ -500,8 +500,14 @@ impl Replica {
         self.last = Some(decided.clone());
         self.last_certificate = Some(certificate.clone());
         self.out.push(Effect::WriteLedger(decided.clone()));
+        let slot_block = self.state.is_slot_block(decided.block.header.time);
+        self.note_slot_block(&decided.block);
         self.state = delta.after.clone();
         let since_parent_us = now.mono.since(self.height.since);
+        if slot_block {
+            self.find_operator();
+        }
+        self.live_on(now, slot_block);
         let next = HeightWork::new(&self.state, self.guard.me(), self.rules, now.mono);
         self.height = next;
         self.inputs.clear();

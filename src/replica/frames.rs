@@ -131,6 +131,11 @@ impl Replica {
                     self.offer(now, tx, Origin::Peer(peer), view)?;
                 }
             }
+            Message::Heartbeats(heartbeats) => self.heartbeats_frame(now, peer, heartbeats, read),
+            Message::Attestation(attestation) => self.attestation_frame(now, peer, *attestation),
+            Message::GetAttestations((slot, base)) => {
+                self.serve_attestations(now, peer, slot, base)
+            }
             // Greetings, pings and blocks belong to other machines.
             _ => {}
         }
@@ -144,7 +149,11 @@ impl Replica {
         votes: BoundedVec<Vote, VOTES_PER_FRAME>,
         read: ReadAt,
     ) {
-        if let Some(masternode) = self.peers.get(peer).and_then(|p| p.masternode) {
+        // B7 step 2: the answer to an OperatorProof is what is held of this key, or an empty frame.
+        let answers = |v: &Vote| Some(v.voter) == self.guard.me();
+        if let Some(masternode) = self.peers.get(peer).and_then(|p| p.masternode)
+            && (votes.is_empty() || votes.iter().any(answers))
+        {
             self.guard.exchanged_with(masternode);
         }
         let height = self.height.height();
@@ -213,6 +222,14 @@ impl Replica {
                 self.feed(now, Input::Certificate(item.map(|_| *certificate)), view)
             }
             Item::Polka(..) | Item::Certificate(..) => Ok(()),
+            Item::Heartbeat(peer, heartbeat, _) => {
+                self.heartbeat_proven(now, peer, heartbeat);
+                Ok(())
+            }
+            Item::Attestation(peer, attestation) => {
+                self.attestation_proven(now, peer, *attestation);
+                Ok(())
+            }
         }
     }
 
@@ -242,6 +259,18 @@ impl Replica {
             Item::Certificate(peer, _) => self
                 .out
                 .push(Effect::Fault(peer, "a certificate with a bad signature")),
+            Item::Heartbeat(peer, heartbeat, certain) => {
+                self.liveness.heartbeats.refuted(&heartbeat.body);
+                if certain {
+                    self.out
+                        .push(Effect::Fault(peer, "a heartbeat with a bad signature"));
+                }
+            }
+            Item::Attestation(peer, attestation) => {
+                self.liveness.attestations.checked(&attestation);
+                self.out
+                    .push(Effect::Fault(peer, "an attestation with a bad signature"));
+            }
             Item::Tx(origin, tx) => self.refuse_signature(origin, &tx),
             Item::Block(id) => {
                 return self.invalid(now, id, "a signature does not hold".into(), view);

@@ -88,6 +88,14 @@ impl Guard {
         self.me
     }
 
+    /// The registry names this node's key for another masternode, or for none any more. What was signed stays signed; the
+    /// exchange of B7 step 2 begins anew, as peers may hold votes by the other name.
+    pub fn assign(&mut self, me: Option<MasternodeId>) {
+        self.me = me;
+        self.exchanged.clear();
+        self.cleared = false;
+    }
+
     /// The greatest signed position.
     pub fn high_water(&self) -> Option<Position> {
         self.high_water

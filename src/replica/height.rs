@@ -53,6 +53,8 @@ pub(super) struct HeightWork {
     pub(super) begun: bool,
     /// This node leads this round and has not built its block yet.
     pub(super) build: Option<Round>,
+    /// Since when it is to build: attestations are waited for a little (M4).
+    pub(super) build_since: Option<MonoUs>,
     pub(super) blocks: BTreeMap<BlockId, Work>,
     /// By round: (proposal, proof, acceptable).
     pub(super) proposals: BTreeMap<Round, Offered>,
@@ -111,6 +113,7 @@ impl HeightWork {
             reason: false,
             begun: false,
             build: None,
+            build_since: None,
             blocks: BTreeMap::new(),
             proposals: BTreeMap::new(),
             timers: BTreeSet::new(),
@@ -221,7 +224,9 @@ impl Replica {
         for output in outputs {
             match output {
                 Output::Reason(_) => self.height.reason = true,
-                Output::Build { round } => self.height.build = Some(round),
+                Output::Build { round } => {
+                    (self.height.build, self.height.build_since) = (Some(round), Some(now.mono));
+                }
                 Output::Sign(sign) => self.sign(sign),
                 Output::Schedule { timer, after_ms } => {
                     if !self.rules.timers_without_payment && !self.has_payment(now) {

@@ -7,8 +7,10 @@ use crate::ledger::mempool::Mempool;
 use crate::ledger::state::State;
 use crate::replica::height::step_name;
 use crate::replica::machine::Replica;
+use crate::replica::standing::OwnStanding;
 use crate::types::ids::*;
 use crate::types::masternode::Evidence;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Where consensus stands, and what it waits for.
@@ -46,6 +48,8 @@ pub struct ConsensusInfo {
     pub clock_offset_ms: Option<i64>,
     /// Why the node has halted (S10), if it has.
     pub halted: Option<String>,
+    /// What this node knows of its own masternode, if it has an operator key.
+    pub own: Option<OwnStanding>,
 }
 
 impl Replica {
@@ -72,6 +76,14 @@ impl Replica {
     /// The masternode this node speaks for.
     pub fn masternode(&self) -> Option<MasternodeId> {
         self.guard.me()
+    }
+    /// Where members of the set can be dialled, by the registry.
+    pub fn addresses_of_validators(&self) -> BTreeMap<MasternodeId, String> {
+        let entries = self.state.registry().entries().iter();
+        let members = entries.filter(|e| self.state.validators.get(&e.id).is_some());
+        members
+            .map(|e| (e.id, String::from_utf8_lossy(&e.endpoint).into_owned()))
+            .collect()
     }
     /// Transactions of the blocks that are proposed at this height: pending ones that are seen as proposed.
     pub fn is_proposed(&self, txid: &Txid) -> bool {
@@ -127,6 +139,7 @@ impl Replica {
             clock_alarm: self.clock.alarm(),
             clock_offset_ms: self.clock.median_offset_ms(set),
             halted: self.halted.clone(),
+            own: self.own_standing(now),
         }
     }
 

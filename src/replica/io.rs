@@ -6,9 +6,9 @@ use crate::ledger::decided::DecidedBlock;
 use crate::p2p::messages::{Message, PeerId, Proposal, Status};
 use crate::types::block::{Block, Certificate};
 use crate::types::ids::*;
-use crate::types::masternode::Evidence;
+use crate::types::masternode::{Attestation, Evidence, Heartbeat};
 use crate::types::polka::Polka;
-use crate::types::transaction::Tx;
+use crate::types::transaction::{Endpoint, Tx};
 use crate::types::validators::ValidatorSet;
 use crate::types::vote::Vote;
 use std::sync::Arc;
@@ -41,6 +41,10 @@ pub enum Item {
     Polka(PeerId, Box<Polka>),
     /// A certificate for the height being decided.
     Certificate(PeerId, Box<Certificate>),
+    /// A heartbeat, who sent it, and whether the chain says for certain which key must have signed it.
+    Heartbeat(PeerId, Heartbeat, bool),
+    /// An attestation, and who sent it.
+    Attestation(PeerId, Box<Attestation>),
 }
 
 /// When a frame was read: kept so that a proposal is judged by its arrival, not by when its turn came.
@@ -74,6 +78,10 @@ pub enum Input {
     Submit(Token, Tx),
     /// A block that the sync machine fetched and whose certificate it verified.
     Synced(Box<Block>, Verified<Certificate>),
+    /// A probe reached a masternode at this address, and it proved its operator key.
+    Reached(MasternodeId, String),
+    /// Another node reached this one by a probe.
+    Probed,
     /// A deadline passed.
     Tick,
 }
@@ -167,6 +175,9 @@ pub enum Effect {
     Reply(Token, Result<Txid, SubmitError>),
     /// A peer broke a rule provably (P3).
     Fault(PeerId, &'static str),
+    /// Reach this masternode at its registered endpoint and hear its OperatorProof, then [`Input::Reached`]; a failure says
+    /// nothing.
+    Probe(MasternodeId, Endpoint),
     /// The height moved: sync and peers are told.
     Advanced(Status, Arc<ValidatorSet>),
     /// For people.

@@ -15,6 +15,7 @@ use crate::replica::gate::Gate;
 use crate::replica::guard::Guard;
 use crate::replica::height::HeightWork;
 use crate::replica::io::*;
+use crate::replica::liveness::Liveness;
 use crate::replica::peers::Peers;
 use crate::types::block::{Block, Certificate};
 use crate::types::ids::*;
@@ -36,8 +37,8 @@ pub(super) const CHECKS_OUT_MAX: usize = 16_384;
 
 /// What one node is.
 pub struct Config {
-    /// The masternode this node speaks for, with its operator key.
-    pub operator: Option<(MasternodeId, SecretKey)>,
+    /// This node's operator key; the registry says for which masternode it speaks, if any.
+    pub operator: Option<SecretKey>,
     /// Bounds of the mempool.
     pub mempool: MempoolLimits,
     /// The protocol, [`Rules::default`]; anything else is a mutant that tests run to see it found.
@@ -59,8 +60,17 @@ impl CoinView for Layered<'_> {
     }
 }
 
+/// The entry whose operator key `key` is.
+pub(super) fn speaks_for(state: &State, key: &SecretKey) -> Option<MasternodeId> {
+    let public = key.public();
+    let mut entries = state.registry().entries().iter();
+    entries.find(|e| e.operator == public).map(|e| e.id)
+}
+
 /// One node's brain.
 pub struct Replica {
+    pub(super) key: Option<SecretKey>,
+    /// The masternode whose operator key that is now.
     pub(super) operator: Option<(MasternodeId, SecretKey)>,
     pub(super) rules: Rules,
     pub(super) state: State,
@@ -78,6 +88,7 @@ pub struct Replica {
     pub(super) clock: ClockGuard,
     pub(super) gate: Gate,
     pub(super) height: HeightWork,
+    pub(super) liveness: Liveness,
     /// Greatest vote seen of each validator: shown to it when it connects (B7 step 2).
     pub(super) seen: BTreeMap<MasternodeId, Vote>,
     pub(super) evidence: BTreeMap<MasternodeId, Evidence>,
@@ -104,8 +115,10 @@ impl Replica {
         let height = HeightWork::new(&state, guard.me(), config.rules, now.mono);
         let patience_ms = state.params().timeout_prevote_ms / 4;
         let peers = Peers::new(state.validators.clone(), guard.me(), patience_ms);
+        let me = guard.me();
         Replica {
-            operator: config.operator,
+            operator: me.zip(config.operator.clone()),
+            key: config.operator,
             rules: config.rules,
             height,
             state,
@@ -119,6 +132,7 @@ impl Replica {
             guard,
             clock: ClockGuard::default(),
             gate,
+            liveness: Liveness::default(),
             seen: BTreeMap::new(),
             evidence: BTreeMap::new(),
             ahead: VecDeque::new(),
@@ -137,6 +151,18 @@ impl Replica {
         }
     }
 
+    /// The registry has changed: for whom does this node's key speak now? (M2: a key may come, change hands and go.)
+    pub(super) fn find_operator(&mut self) {
+        let me = self
+            .key
+            .as_ref()
+            .and_then(|key| speaks_for(&self.state, key));
+        if me != self.guard.me() {
+            self.guard.assign(me);
+            self.operator = me.zip(self.key.clone());
+        }
+    }
+
     /// Reacts to one input. An error means that this node's own disk cannot be read: the node stops.
     pub fn handle(
         &mut self,
@@ -149,6 +175,7 @@ impl Replica {
             Input::PeerMasternode(peer, id) => self.peer_masternode(now, peer, id),
             Input::PeerStatus(peer, status) => self.peer_status(now, peer, status),
             Input::PeerDown(peer) => {
+                self.liveness.attestations.forget_peer(peer);
                 if let Some(masternode) = self.peers.down(peer) {
                     self.clock.forget(&masternode);
                 }
@@ -161,6 +188,8 @@ impl Replica {
             Input::LedgerFull => self.disk_full("ledger"),
             Input::Submit(token, tx) => self.offer(now, tx, Origin::Local(Some(token)), view)?,
             Input::Synced(block, certificate) => self.synced(now, *block, certificate, view)?,
+            Input::Reached(id, address) => self.reached(id, &address),
+            Input::Probed => self.probed(now),
             Input::Tick => {}
         }
         self.progress(now, view)?;
@@ -178,7 +207,8 @@ impl Replica {
         let relay = self.peers.deadline();
         let expiry = self.mempool.next_expiry();
         let fetch = self.height.next_fetch();
-        [timers, act, relay, expiry, fetch, self.height.repair]
+        let live = self.live_due(now);
+        [timers, act, relay, expiry, fetch, self.height.repair, live]
             .into_iter()
             .flatten()
             .min()
@@ -191,6 +221,7 @@ impl Replica {
         self.take_synced(now, view)?;
         self.revive(now, view)?;
         self.maybe_begin(now, view)?;
+        self.live(now);
         self.maybe_build(now, view)?;
         self.fetch_again(now);
         if self.height.repair.is_some_and(|due| now.mono >= due) {

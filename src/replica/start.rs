@@ -13,7 +13,7 @@ use crate::replica::gate::Gate;
 use crate::replica::guard::Guard;
 use crate::replica::height::{Work, context, proposal_of};
 use crate::replica::io::*;
-use crate::replica::machine::{Config, Replica};
+use crate::replica::machine::{Config, Replica, speaks_for};
 use crate::replica::record::{Position, Record, RecordError};
 use crate::types::block::{Block, Certificate};
 use crate::types::ids::*;
@@ -122,7 +122,10 @@ impl Replica {
         view: &dyn CoinView,
     ) -> Result<(Replica, Vec<Effect>), StartError> {
         let mut found = read(disks.records)?;
-        let me = config.operator.as_ref().map(|(id, _)| *id);
+        let me = config
+            .operator
+            .as_ref()
+            .and_then(|key| speaks_for(&disks.state, key));
         let unsure = disks
             .unsure
             .or_else(|| votes_above(&found, &disks.state, me));
@@ -142,6 +145,7 @@ impl Replica {
             replica.guard.distrust(why);
         }
         replica.resume(found, now, view)?;
+        replica.live_from(now);
         let effects = replica.handle(now, Input::Tick, view)?;
         Ok((replica, effects))
     }

@@ -100,6 +100,7 @@ fn first_view(net: &Net) -> NodeView {
     let state = &net.state;
     let total = state.validators.total();
     NodeView {
+        own_standing: None,
         tip: Tip::of(state),
         durable: Height(0),
         slot_height: Height(0),

@@ -8,6 +8,7 @@ use crate::base::time::{MonoUs, WallMs};
 use crate::crypto::hash::Hash;
 use crate::crypto::keys::{PublicKey, Signature};
 use crate::ledger::registry::Entry;
+pub use crate::replica::standing::OwnStanding;
 use crate::types::address::Network;
 use crate::types::amount::Amount;
 use crate::types::block::{Block, Certificate, Header};
@@ -287,6 +288,8 @@ pub struct SupplyView {
 /// One consistent picture of a node, published by the consensus thread at every change.
 #[derive(Debug, Clone)]
 pub struct NodeView {
+    /// What the node knows of its own masternode, if it has an operator key.
+    pub own_standing: Option<OwnStanding>,
     /// Newest decided block.
     pub tip: Tip,
     /// Highest height that is durable in the ledger.

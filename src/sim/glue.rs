@@ -133,6 +133,10 @@ impl World {
             p2p::Effect::Masternode(peer, id) => {
                 todo.push_back(Work::ToReplica(Input::PeerMasternode(peer, id)))
             }
+            p2p::Effect::Reached(id, address) => {
+                todo.push_back(Work::ToReplica(Input::Reached(id, address)))
+            }
+            p2p::Effect::Probed => todo.push_back(Work::ToReplica(Input::Probed)),
             p2p::Effect::Down(peer) => {
                 todo.push_back(Work::ToReplica(Input::PeerDown(peer)));
                 todo.push_back(Work::ToSync(sync::Input::Gone { peer: peer.0 }));
@@ -260,12 +264,14 @@ impl World {
                 }
             }
             Effect::Fault(peer, why) => self.blamed(i, peer, why),
+            Effect::Probe(id, endpoint) => {
+                let address = String::from_utf8_lossy(&endpoint).into_owned();
+                todo.push_back(Work::ToP2p(p2p::Input::Probe(id, address)));
+            }
             Effect::Advanced(status, _) => {
                 todo.push_back(Work::ToP2p(p2p::Input::Status(status)));
+                self.tell_registry(i, todo);
                 if let Some(running) = &self.nodes[i].running {
-                    todo.push_back(Work::ToP2p(p2p::Input::Operators(operators(
-                        &running.replica,
-                    ))));
                     todo.push_back(Work::ToSync(sync::Input::Applied(applied(
                         &running.replica,
                     ))));
@@ -273,6 +279,22 @@ impl World {
             }
             Effect::Event(event) => self.told(i, event),
         }
+    }
+
+    /// Tells the peer machine what the registry names, when that has changed.
+    pub(super) fn tell_registry(&mut self, i: usize, todo: &mut VecDeque<Work>) {
+        let Some(running) = &mut self.nodes[i].running else {
+            return;
+        };
+        let hash = running.replica.state().registry.hash;
+        if running.told.replace(hash) == Some(hash) {
+            return;
+        }
+        let addresses = running.replica.addresses_of_validators();
+        todo.push_back(Work::ToP2p(p2p::Input::Operators(operators(
+            &running.replica,
+        ))));
+        todo.push_back(Work::ToP2p(p2p::Input::Validators(addresses)));
     }
 
     fn write_signer(

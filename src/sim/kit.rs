@@ -33,6 +33,17 @@ pub fn program(role: Role, i: usize) -> Program {
     Program::Key(key(role, i).public())
 }
 
+/// Where node `i` can be dialled.
+pub fn endpoint(i: usize) -> String {
+    format!("node-{i}:1")
+}
+
+/// The node that can be dialled at an address.
+pub fn node_at(address: &str) -> Option<usize> {
+    let number = address.strip_prefix("node-")?.strip_suffix(":1")?;
+    number.parse().ok()
+}
+
 /// Genesis time: a multiple of every network's slot.
 pub const GENESIS_TIME: WallMs = WallMs(1_700_000_400_000);
 
@@ -49,7 +60,7 @@ pub fn genesis(network: Network, collaterals: &[u64], holders: usize) -> Genesis
             value: Amount::from_time(*time).unwrap_or_default(),
             program: program(Role::Owner, i),
         },
-        endpoint: Endpoint::try_from(format!("node-{i}:1").into_bytes()).unwrap_or_default(),
+        endpoint: Endpoint::try_from(endpoint(i).into_bytes()).unwrap_or_default(),
     };
     let balance = |i| TxOutput {
         value: Amount(HOLDING),

@@ -2,6 +2,7 @@
 
 use crate::p2p::machine as p2p;
 use crate::p2p::messages::{Message, PeerId};
+use crate::sim::kit::node_at;
 use crate::sim::network::Frame;
 use crate::sim::world::{Event, Work, World};
 
@@ -16,10 +17,7 @@ impl World {
         }
         let mut exporter = [0; 32];
         exporter[..8].copy_from_slice(&number.to_le_bytes());
-        let target = self.nodes[end.node]
-            .targets
-            .iter()
-            .position(|t| *t == far.node);
+        let target = link.target;
         let link = p2p::Link {
             peer: end.peer,
             key: self.nodes[far.node].key,
@@ -88,12 +86,9 @@ impl World {
 
     pub(super) fn dial(&mut self, i: usize, target: usize, address: &str) {
         let life = self.nodes[i].life;
-        let Some(far) = address
-            .parse::<usize>()
-            .ok()
-            .filter(|far| *far < self.nodes.len())
-        else {
-            return;
+        let Some(far) = node_at(address).filter(|far| *far < self.nodes.len()) else {
+            // Nobody lives there.
+            return self.later(1_000_000, Event::DialFailed(i, life, target));
         };
         let there = self.network.delay(i, far);
         let way = [(i, far), (far, i)]
@@ -109,6 +104,7 @@ impl World {
         self.later(2 * there, Event::Connected(number, 0));
         self.later(3 * there, Event::Connected(number, 1));
         if let Some(link) = self.network.links.get_mut(&number) {
+            link.target = Some(target);
             link.ends[0].after = self.now + 2 * there;
             link.ends[1].after = self.now + 3 * there;
         }

@@ -40,6 +40,8 @@ pub struct End {
 pub struct Link {
     /// Dialler first.
     pub ends: [End; 2],
+    /// What the dialler's peer machine calls the dial.
+    pub target: Option<usize>,
 }
 
 /// Odds per million frames; zero is a perfect network.
@@ -131,7 +133,8 @@ impl Network {
         for (side, end) in ends.iter().enumerate() {
             self.names.insert(end.peer, (number, side));
         }
-        self.links.insert(number, Link { ends });
+        let target = None;
+        self.links.insert(number, Link { ends, target });
         number
     }
 

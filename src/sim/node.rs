@@ -11,7 +11,7 @@ use crate::replica::machine::{Config, Replica};
 use crate::replica::start::{Disks, StartError};
 use crate::sim::adversary::Adversary;
 use crate::sim::disk::{LedgerDisk, SignerDisk};
-use crate::sim::kit::GENESIS_TIME;
+use crate::sim::kit::{GENESIS_TIME, endpoint};
 use crate::sync;
 use crate::types::genesis::Genesis;
 use crate::types::ids::*;
@@ -60,6 +60,8 @@ pub struct Running {
     pub p2p: p2p::machine::Machine,
     /// Catches up.
     pub sync: sync::Machine,
+    /// The registry that the peer machine was told.
+    pub told: Option<crate::crypto::hash::Hash>,
     /// When sync wants to wake.
     pub sync_due: Option<MonoUs>,
 }
@@ -125,7 +127,7 @@ impl Node {
         self.clock.boot = t;
         let now = self.now(t);
         let config = Config {
-            operator: self.operator.clone(),
+            operator: self.operator.as_ref().map(|(_, key)| key.clone()),
             mempool: Default::default(),
             rules,
         };
@@ -145,11 +147,11 @@ impl Node {
         let p2p = p2p::machine::Machine::new(p2p::machine::Config {
             chain: genesis.chain_id(),
             node_key: self.key,
-            operator: self.operator.clone(),
+            operator: self.operator.as_ref().map(|(_, key)| key.clone()),
             agent: "sim".into(),
             supports: Branch(0),
             endpoint: None,
-            targets: self.targets.iter().map(|i| i.to_string()).collect(),
+            targets: self.targets.iter().map(|i| endpoint(*i)).collect(),
             ping_interval_ms: if genesis.params.slot_ms < 60_000 {
                 1_000
             } else {
@@ -165,6 +167,7 @@ impl Node {
             replica,
             p2p,
             sync,
+            told: None,
             sync_due: None,
         });
         Ok(effects)

@@ -125,15 +125,7 @@ fn start_replica(
 ) -> Result<(Replica, Vec<Effect>), RunError> {
     let state = opened.ledger.state();
     let certificate = opened.ledger.certificate(state.height())?;
-    let operator = opened.operator.as_ref().and_then(|(secret, _)| {
-        let entry = state.registry().by_key(&secret.public())?;
-        Some((entry.id, secret.clone()))
-    });
-    if opened.operator.is_some() && operator.is_none() {
-        log::warn!(
-            "the operator key belongs to no registered masternode: this node follows and does not vote"
-        );
-    }
+    let operator = opened.operator.as_ref().map(|(secret, _)| secret.clone());
     let (records, unsure) = match &opened.signer {
         None => (Vec::new(), None),
         Some((store, Signer::Sure)) => (store.load()?, None),
@@ -151,7 +143,13 @@ fn start_replica(
         unsure,
     };
     let started = Replica::start(config, disks, clock.now(), &opened.ledger);
-    started.map_err(|error| RunError::new(error, Exit::Data))
+    let started = started.map_err(|error| RunError::new(error, Exit::Data))?;
+    if opened.operator.is_some() && started.0.masternode().is_none() {
+        log::warn!(
+            "the operator key belongs to no registered masternode yet: this node follows, and votes once it does"
+        );
+    }
+    Ok(started)
 }
 
 fn saved_mempool(
@@ -213,21 +211,11 @@ fn listen(config: &Config, opened: &Opened) -> Result<(Reactor, WakeHandle), Run
 }
 
 fn peer_machine(config: &Config, opened: &Opened, replica: &Replica, now: Now) -> p2p::Machine {
-    let registry = replica.state().registry();
-    let own = replica.masternode();
-    let registered = registry.entries().iter().filter(|e| Some(e.id) != own);
-    let registered = registered.map(|e| String::from_utf8_lossy(&e.endpoint).into_owned());
-    let configured = config.p2p.peers.iter().map(|e| e.to_string());
-    let targets: Vec<String> = configured
-        .chain(registered.filter(|e| !e.is_empty()))
-        .collect();
+    // Members of the set are added as targets when the consensus thread has told them.
+    let targets = config.p2p.peers.iter().map(|e| e.to_string()).collect();
     let endpoint = config.p2p.external.as_ref().map(|e| e.to_string());
     let endpoint = endpoint.and_then(|text| Endpoint::try_from(text.into_bytes()).ok());
-    let operator = opened
-        .operator
-        .as_ref()
-        .zip(own)
-        .map(|((secret, _), id)| (id, secret.clone()));
+    let operator = opened.operator.as_ref().map(|(secret, _)| secret.clone());
     let node_key = crate::crypto::keys::SecretKey::from_seed(&opened.node_seed).public();
     p2p::Machine::new(p2p::Config {
         chain: opened.genesis.chain_id(),

@@ -3,9 +3,11 @@
 //! Inputs: dials that failed, connections that ended, time. Outputs: [`Effect::Dial`]. Must never dial one target twice at once.
 
 use super::{Effect, HELLO_TIMEOUT_MS, Machine, Peer};
+use crate::base::limits::PEER_OUTBOUND_COUNT;
 use crate::base::time::{MonoUs, Now};
 use crate::crypto::keys::PublicKey;
-use std::collections::BTreeSet;
+use crate::types::ids::MasternodeId;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// First wait before a target is dialled again; doubled up to the cap (B2).
 pub(super) const BACKOFF_FIRST_MS: u64 = 100;
@@ -24,38 +26,102 @@ pub(super) struct Target {
     pub never: bool,
     /// Whether there is a connection with its key.
     pub linked: bool,
+    /// Whether the configuration names it.
+    pub configured: bool,
+    /// The member of the set whose registered endpoint it is.
+    pub member: Option<MasternodeId>,
 }
 
 impl Machine {
     pub(super) fn add_target(&mut self, address: String) {
-        let known = self.targets.iter().any(|t| t.address == address);
-        if !known && self.targets.len() < TARGET_COUNT_MAX {
-            let (next, backoff_ms) = (MonoUs(0), BACKOFF_FIRST_MS);
-            self.targets.push(Target {
-                address,
-                key: None,
-                dialling: false,
-                next,
-                backoff_ms,
-                never: false,
-                linked: false,
-            });
+        if let Some(target) = self.target_at(address) {
+            target.configured = true;
+        }
+    }
+
+    /// The target of an address; a place that nobody wants any more is taken before a new one is made.
+    fn target_at(&mut self, address: String) -> Option<&mut Target> {
+        let known = self.targets.iter().position(|t| t.address == address);
+        if let Some(i) = known {
+            return self.targets.get_mut(i);
+        }
+        let target = Target {
+            address,
+            key: None,
+            dialling: false,
+            next: MonoUs(0),
+            backoff_ms: BACKOFF_FIRST_MS,
+            never: false,
+            linked: false,
+            configured: false,
+            member: None,
+        };
+        let linked = |i: usize| self.peers.values().any(|p| p.link.target == Some(i));
+        let free = |(i, t): (usize, &Target)| {
+            let wanted = t.configured || t.member.is_some() || t.dialling;
+            (!wanted && !linked(i)).then_some(i)
+        };
+        if let Some(i) = self.targets.iter().enumerate().find_map(free) {
+            self.targets[i] = target;
+            return self.targets.get_mut(i);
+        }
+        if self.targets.len() >= TARGET_COUNT_MAX {
+            return None;
+        }
+        self.targets.push(target);
+        self.targets.last_mut()
+    }
+
+    /// The set has changed: its members' endpoints are targets, those of others are none any more. Connections stay.
+    pub(super) fn follow(&mut self, members: &BTreeMap<MasternodeId, String>) {
+        for target in &mut self.targets {
+            let still = |id: &MasternodeId| members.get(id) == Some(&target.address);
+            target.member = target.member.filter(still);
+        }
+        let others = members.iter().filter(|(id, _)| Some(**id) != self.me);
+        let mut others: Vec<(MasternodeId, String)> = others
+            .filter(|(_, address)| !address.is_empty())
+            .map(|(id, address)| (*id, address.clone()))
+            .collect();
+        // Members of the set know each other; everybody else a few of them, each others.
+        if !self.me.is_some_and(|me| members.contains_key(&me)) {
+            let own = self.config.node_key.0;
+            let rank = |id: &MasternodeId| -> Vec<u8> {
+                let pairs = id.0.0.iter().zip(own);
+                pairs.map(|(a, b)| a ^ b).collect()
+            };
+            others.sort_by_key(|(id, _)| rank(id));
+            others.truncate(PEER_OUTBOUND_COUNT);
+            let named = |id: &MasternodeId| others.iter().any(|(other, _)| other == id);
+            for target in &mut self.targets {
+                target.member = target.member.filter(named);
+            }
+        }
+        for (id, address) in others {
+            if let Some(target) = self.target_at(address) {
+                target.member = Some(id);
+            }
         }
     }
 
     pub(super) fn wants_dial(&self, target: &Target) -> bool {
-        !target.dialling && !target.never && !target.linked
+        let wanted = target.configured || target.member.is_some();
+        wanted && !target.dialling && !target.never && !target.linked
     }
 
     /// Connections have come or gone: notes which targets have one, so that nothing else needs to compare keys.
     pub(super) fn links_changed(&mut self) {
-        let keys: BTreeSet<PublicKey> = self.peers.values().map(|p| p.link.key).collect();
+        let peers = self.peers.values().filter(|p| p.visit.is_none());
+        let keys: BTreeSet<PublicKey> = peers.map(|p| p.link.key).collect();
         for target in &mut self.targets {
             target.linked = target.key.is_some_and(|key| keys.contains(&key));
         }
     }
 
     pub(super) fn dial_failed(&mut self, now: Now, target: usize) {
+        if let Some(number) = self.probe_of(Some(target)) {
+            return self.probe_over(number);
+        }
         let jitter = self.rng.below(BACKOFF_FIRST_MS);
         if let Some(target) = self.targets.get_mut(target) {
             target.dialling = false;

@@ -3,6 +3,7 @@
 //! Inputs: links and greetings. Outputs: effects in the machine's list. Must never trust a peer with anything before its Hello,
 //! or take a proof that was made for another session, direction or pair of keys.
 
+use super::probing::{PROBED_COUNT_MAX, Visit};
 use super::{Effect, Link, Machine, Peer, PeerFacts};
 use crate::base::time::Now;
 use crate::crypto::hash::{Domain, Hash};
@@ -11,6 +12,9 @@ use crate::crypto::verify::Check;
 use crate::p2p::messages::*;
 use crate::types::codec;
 use crate::types::ids::*;
+
+/// Operator proofs of one connection; beyond it a peer is closed.
+const PROOFS_MAX: u8 = 16;
 
 /// What an OperatorProof signs (P1).
 pub fn proof_hash(
@@ -42,16 +46,23 @@ impl Machine {
             target.never = link.key == self.config.node_key;
         }
         let peer = link.peer;
+        let probe = self.probe_of(link.target);
+        if probe.is_some_and(|number| !self.probe_connected(number)) {
+            return self.close(peer, "the probe was given up", false);
+        }
+        let greeted = |p: &&Peer| p.visit.is_none() && p.masternode.is_none();
         let inbound = self
             .peers
             .values()
-            .filter(|p| p.link.target.is_none() && p.masternode.is_none())
+            .filter(|p| p.link.target.is_none() && greeted(p))
             .count();
         // A duplicate may replace an older connection, so it is judged before the count is.
         let doubled = self.peers.values().any(|p| p.link.key == link.key);
+        // Whether it probes is known with its Hello only.
+        let full = inbound >= self.config.inbound_max + PROBED_COUNT_MAX - self.probed_count();
         if link.key == self.config.node_key {
             self.close(peer, "connected to itself", false);
-        } else if link.target.is_none() && inbound >= self.config.inbound_max && !doubled {
+        } else if link.target.is_none() && full && !doubled {
             self.close(peer, "no place for another inbound peer", false);
         } else {
             let since = now.mono;
@@ -59,9 +70,11 @@ impl Machine {
                 peer,
                 Peer {
                     link,
+                    visit: probe.map(Visit::Probing),
                     since,
                     greeted: None,
                     proof: None,
+                    proofs: 0,
                     masternode: None,
                     heard: since,
                     pinged: since,
@@ -75,6 +88,7 @@ impl Machine {
     }
 
     fn greet(&mut self, now: Now, peer: PeerId) {
+        let visit = self.peers.get(&peer).and_then(|p| p.visit);
         let cut = |text: &str| text.bytes().take(64).collect::<Vec<u8>>();
         let hello = Hello {
             protocol: PROTOCOL_VERSION,
@@ -86,6 +100,7 @@ impl Machine {
                 clock: now.wall,
                 ..self.status
             },
+            probe: visit.is_some(),
         };
         self.out
             .push(Effect::Send(peer, Message::Hello(Box::new(hello))));
@@ -107,7 +122,21 @@ impl Machine {
         let Some(peer) = self.peers.get(&id) else {
             return;
         };
-        let key = peer.link.key;
+        if hello.probe {
+            return self.probed_by(id);
+        }
+        let (key, inbound) = (peer.link.key, peer.link.target.is_none());
+        let others = self.peers.values().filter(|p| {
+            let counts = p.visit.is_none() && p.masternode.is_none() && p.greeted.is_some();
+            p.link.target.is_none() && counts
+        });
+        if inbound
+            && others.count() >= self.config.inbound_max
+            && self.duplicate_of(id, key).is_none()
+        {
+            self.close(id, "no place for another inbound peer", false);
+            return self.closed(now, id);
+        }
         if let Some(loser) = self.duplicate_of(id, key) {
             self.close(loser, "a second connection of the same pair", false);
             if loser == id {
@@ -149,6 +178,34 @@ impl Machine {
         self.prove(id);
     }
 
+    /// A probe of another node: it is shown the operator key, and closes.
+    fn probed_by(&mut self, id: PeerId) {
+        if self.probed_count() >= PROBED_COUNT_MAX {
+            return self.close(id, "too many probes", false);
+        }
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.visit = Some(Visit::Probed);
+        }
+        self.links_changed();
+        self.prove(id);
+        if self.me.is_some() {
+            self.out.push(Effect::Probed);
+        }
+    }
+
+    /// The registry has changed: for whom does this node's key speak? Peers are shown it anew if that is another.
+    pub(super) fn find_me(&mut self) {
+        let own = self.config.operator.as_ref().map(|secret| secret.public());
+        let named = self.operators.iter().find(|(_, key)| Some(**key) == own);
+        let me = named.map(|(id, _)| *id);
+        if me != self.me {
+            self.me = me;
+            let greeted = self.peers.iter().filter(|(_, p)| p.greeted.is_some());
+            let greeted: Vec<PeerId> = greeted.map(|(id, _)| *id).collect();
+            greeted.into_iter().for_each(|peer| self.prove(peer));
+        }
+    }
+
     /// Of two connections of one pair the one dialled by the lower node key stays (P1): both ends decide alike. Two dialled
     /// by the same side: the newer one goes.
     fn duplicate_of(&self, id: PeerId, key: PublicKey) -> Option<PeerId> {
@@ -163,8 +220,8 @@ impl Machine {
     }
 
     fn prove(&mut self, id: PeerId) {
-        let (Some((masternode, secret)), Some(peer)) = (&self.config.operator, self.peers.get(&id))
-        else {
+        let own = self.me.as_ref().zip(self.config.operator.as_ref());
+        let (Some((masternode, secret)), Some(peer)) = (own, self.peers.get(&id)) else {
             return;
         };
         let dialled = peer.link.target.is_some();
@@ -186,34 +243,48 @@ impl Machine {
             .push(Effect::Send(id, Message::OperatorProof(proof)));
     }
 
-    pub(super) fn operator_proof(&mut self, id: PeerId, proof: &OperatorProof) {
-        let Some(peer) = self.peers.get_mut(&id) else {
-            return;
+    /// Whether a proof was made by its key for this session.
+    pub(super) fn proof_holds(&self, id: PeerId, proof: &OperatorProof) -> bool {
+        let Some(peer) = self.peers.get(&id) else {
+            return false;
         };
         let prover_dialled = peer.link.target.is_none();
         let (prover, own) = (&peer.link.key, &self.config.node_key);
-        let exporter = &peer.link.exporter;
         let message = proof_hash(
             self.config.chain,
-            exporter,
+            &peer.link.exporter,
             prover_dialled,
             prover,
             own,
             &proof.masternode,
         );
-        if peer.proof.is_some() {
-            return self.close(id, "second OperatorProof", true);
-        }
-        if !(Check {
+        let check = Check {
             key: proof.operator,
             message,
             signature: proof.signature,
-        })
-        .verify()
-        {
+        };
+        check.verify()
+    }
+
+    pub(super) fn operator_proof(&mut self, id: PeerId, proof: &OperatorProof) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let shown = (proof.masternode, proof.operator);
+        if peer.proof == Some(shown) {
+            return self.close(id, "the same OperatorProof again", true);
+        }
+        // The registry may come to name another masternode or key; not often while one connection lives.
+        peer.proofs += 1;
+        if peer.proofs > PROOFS_MAX {
+            return self.close(id, "too many OperatorProofs", false);
+        }
+        if !self.proof_holds(id, proof) {
             return self.close(id, "OperatorProof with a bad signature", true);
         }
-        peer.proof = Some((proof.masternode, proof.operator));
+        if let Some(peer) = self.peers.get_mut(&id) {
+            (peer.proof, peer.masternode) = (Some(shown), None);
+        }
         self.judge_proof(id);
     }
 

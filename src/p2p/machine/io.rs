@@ -14,8 +14,8 @@ pub struct Config {
     pub chain: ChainId,
     /// This node's key.
     pub node_key: PublicKey,
-    /// The masternode this node speaks for, if any.
-    pub operator: Option<(MasternodeId, SecretKey)>,
+    /// This node's operator key, if it has one; [`Input::Operators`] tells for which masternode it speaks.
+    pub operator: Option<SecretKey>,
     /// Software, for people.
     pub agent: String,
     /// Highest branch known.
@@ -63,6 +63,10 @@ pub enum Input {
     Frame(PeerId, Message),
     /// The operator keys of the registry changed.
     Operators(BTreeMap<MasternodeId, PublicKey>),
+    /// The members of the set and their registered endpoints changed: connections to them are kept (but to itself).
+    Validators(BTreeMap<MasternodeId, String>),
+    /// Reach this masternode at this address once, then [`Effect::Reached`]; a failure says nothing.
+    Probe(MasternodeId, String),
     /// This node's own status changed; told to all peers.
     Status(Status),
     /// A target to keep a connection to is added; nothing happens if it is there.
@@ -97,6 +101,10 @@ pub enum Effect {
     Deliver(PeerId, Message),
     /// A peer told its status.
     StatusOf(PeerId, Status),
+    /// A masternode was reached at this address and proved its operator key.
+    Reached(MasternodeId, String),
+    /// Another node reached this one by a probe.
+    Probed,
 }
 
 /// What is known of a peer.

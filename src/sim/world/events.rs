@@ -7,7 +7,7 @@ use crate::replica::io::{Effect, Input, Token};
 use crate::sim::disk::{LedgerDisk, SignerDisk};
 use crate::sim::kit::{Role, key};
 use crate::sim::network::Frame;
-use crate::sim::node::{Clock, Node, operators};
+use crate::sim::node::{Clock, Node};
 use crate::sync;
 use crate::types::genesis::Genesis;
 use crate::types::transaction::Tx;
@@ -127,11 +127,9 @@ impl World {
                     effects.into_iter().map(Work::FromReplica).collect();
                 if let Some(running) = &self.nodes[i].running {
                     let now = self.nodes[i].now(self.now);
-                    first.push_back(Work::ToP2p(p2p::Input::Operators(operators(
-                        &running.replica,
-                    ))));
                     first.push_back(Work::ToP2p(p2p::Input::Status(running.replica.status(now))));
                 }
+                self.tell_registry(i, &mut first);
                 self.all(i, first);
             }
             Err(error) => broken = Err(format!("node {i} cannot start: {error}")),
