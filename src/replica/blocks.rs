@@ -469,6 +469,17 @@ impl Replica {
         }
     }
 
+    /// The state becomes that after a decided block; what follows from a new registry follows.
+    fn move_to(&mut self, now: Now, decided: &DecidedBlock) {
+        let slot_block = self.state.is_slot_block(decided.block.header.time);
+        self.note_slot_block(&decided.block);
+        self.state = decided.delta.after.clone();
+        if slot_block {
+            self.find_operator();
+        }
+        self.live_on(now, slot_block);
+    }
+
     /// The height is decided: the ledger moves, and with it everything else.
     fn decide(
         &mut self,
@@ -500,14 +511,8 @@ impl Replica {
         self.last = Some(decided.clone());
         self.last_certificate = Some(certificate.clone());
         self.out.push(Effect::WriteLedger(decided.clone()));
-        let slot_block = self.state.is_slot_block(decided.block.header.time);
-        self.note_slot_block(&decided.block);
-        self.state = delta.after.clone();
+        self.move_to(now, &decided);
         let since_parent_us = now.mono.since(self.height.since);
-        if slot_block {
-            self.find_operator();
-        }
-        self.live_on(now, slot_block);
         let next = HeightWork::new(&self.state, self.guard.me(), self.rules, now.mono);
         self.height = next;
         self.inputs.clear();

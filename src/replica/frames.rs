@@ -131,10 +131,8 @@ impl Replica {
                     self.offer(now, tx, Origin::Peer(peer), view)?;
                 }
             }
-            Message::Heartbeats(heartbeats) => self.heartbeats_frame(now, peer, heartbeats, read),
-            Message::Attestation(attestation) => self.attestation_frame(now, peer, *attestation),
-            Message::GetAttestations((slot, base)) => {
-                self.serve_attestations(now, peer, slot, base)
+            Message::Heartbeats(_) | Message::Attestation(_) | Message::GetAttestations(_) => {
+                self.liveness_frame(now, peer, message, read)
             }
             // Greetings, pings and blocks belong to other machines.
             _ => {}

@@ -188,8 +188,26 @@ impl Replica {
         }
     }
 
+    /// Frames of class liveness.
+    pub(super) fn liveness_frame(
+        &mut self,
+        now: Now,
+        peer: PeerId,
+        message: Message,
+        read: ReadAt,
+    ) {
+        match message {
+            Message::Heartbeats(heartbeats) => self.heartbeats_frame(now, peer, heartbeats, read),
+            Message::Attestation(attestation) => self.attestation_frame(now, peer, *attestation),
+            Message::GetAttestations((slot, base)) => {
+                self.serve_attestations(now, peer, slot, base)
+            }
+            _ => {}
+        }
+    }
+
     /// Heartbeats of a peer: every question that costs nothing is asked before a signature is checked.
-    pub(super) fn heartbeats_frame(
+    fn heartbeats_frame(
         &mut self,
         now: Now,
         peer: PeerId,
