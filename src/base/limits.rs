@@ -95,6 +95,8 @@ pub const TXS_PER_FRAME: usize = 1_024;
 pub const INV_COUNT_MAX: usize = 1_000;
 /// Blocks of one sync range.
 pub const SYNC_RANGE_BLOCKS: u64 = 64;
+/// Headers of one answer.
+pub const HEADERS_COUNT_MAX: usize = 2_048;
 /// Ranges in flight.
 pub const SYNC_RANGE_COUNT: usize = 16;
 /// Bytes in flight while syncing.

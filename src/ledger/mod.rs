@@ -20,6 +20,7 @@ pub mod registry;
 pub mod rewards;
 pub(crate) mod slot;
 pub mod slots;
+pub mod snapshot;
 pub mod state;
 pub mod undo;
 pub mod utxo;

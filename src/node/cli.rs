@@ -72,6 +72,11 @@ pub enum Command {
     },
     /// Show threads, their cores, and the queues between them.
     Topology,
+    /// Vouch for a block (F2).
+    Trust {
+        /// `HEIGHT:ID`.
+        block: String,
+    },
     /// Check the ledger on disk.
     DbVerify,
     /// Move the ledger aside, to be fetched again.
@@ -261,6 +266,7 @@ fn command(timed: args::Timed) -> Result<Command, String> {
             }
         },
         Some(Sub::Topology(args::Topology {})) => Command::Topology,
+        Some(Sub::Trust(args::Trust { block })) => Command::Trust { block },
         Some(Sub::Db(args::Db { sub })) => match sub {
             args::DbSub::Verify(args::DbVerify {}) => Command::DbVerify,
             args::DbSub::Rebuild(args::DbRebuild {}) => Command::DbRebuild,

@@ -8,6 +8,7 @@ mod init;
 mod rebuild;
 mod signer;
 mod topology;
+mod trust;
 mod verify;
 
 use crate::node::cli::{Command, Invocation};
@@ -146,6 +147,7 @@ fn command(invocation: Invocation) -> Result<Exit, CommandError> {
         }
         Command::SignerInit { above, i_know } => print(&signer::init(&config, above, i_know)?),
         Command::Topology => return Ok(show(&topology::topology(&config)?)),
+        Command::Trust { block } => print(&trust::trust(&config, &block)?),
         Command::DbVerify => return Ok(show(&verify::verify(&config)?)),
         Command::DbRebuild => return Ok(show(&rebuild::rebuild(&config)?)),
         Command::Node

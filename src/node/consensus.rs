@@ -14,10 +14,10 @@ use crate::node::publish::Publisher;
 use crate::node::queues::{Outlet, POOL_CREDITS};
 use crate::node::syncer::SyncInput;
 use crate::p2p::messages::{Message, PeerId, Status};
+use crate::replica::catchup::Synced;
 use crate::replica::io::*;
 use crate::replica::machine::Replica;
 use crate::rpc::node::SubmitError as RpcSubmitError;
-use crate::types::block::{Block, Certificate};
 use crate::types::ids::*;
 use crate::types::transaction::Tx;
 use crossbeam::channel::{Receiver, Sender, after, never, select};
@@ -36,6 +36,8 @@ const BULK_CHECK_MAX: usize = 32;
 const BULK_WAITING_MAX: usize = 8;
 /// Longest wait without a sign of life.
 const BEAT: Duration = Duration::from_secs(1);
+/// Peers are told this often how far this node is while it catches up, ms.
+const STATUS_MS: u64 = 200;
 /// Retry while something behind is full.
 const HELD_UP: Duration = Duration::from_millis(5);
 
@@ -74,7 +76,7 @@ pub enum Report {
     /// Verdicts on signatures; whether they were urgent.
     Verdicts(Vec<Result<Verified<Item>, Item>>, bool),
     /// A block that was fetched.
-    Synced(Box<Block>, Verified<Certificate>),
+    Synced(Synced),
 }
 
 /// What the thread reads.
@@ -137,6 +139,10 @@ pub struct ConsensusThread {
     pub next_token: u64,
     /// Validators' hash that net was told the operator keys of.
     pub operators_of: Option<crate::crypto::hash::Hash>,
+    /// Where this node stands, when peers have not been told; and when they were told last.
+    pub status_due: Option<Status>,
+    /// See `status_due`.
+    pub status_told: crate::base::time::MonoUs,
 }
 
 /// Work that waits for room, in order.
@@ -235,6 +241,7 @@ impl ConsensusThread {
             self.feed(Input::Tick)?;
         }
         self.retry();
+        self.tell_status();
         self.publisher.refresh(self.clock.now(), &self.replica);
         Ok(())
     }
@@ -293,9 +300,7 @@ impl ConsensusThread {
                 *out = out.saturating_sub(1);
                 self.feed(Input::Verdicts(verdicts))
             }
-            In::Report(Report::Synced(block, certificate)) => {
-                self.feed(Input::Synced(block, certificate))
-            }
+            In::Report(Report::Synced(synced)) => self.feed(Input::Synced(synced)),
             In::Frame(Frame::Up(peer, status)) => self.feed(Input::PeerUp(peer, status)),
             In::Frame(Frame::Masternode(peer, id)) => self.feed(Input::PeerMasternode(peer, id)),
             In::Frame(Frame::Status(peer, status)) => self.feed(Input::PeerStatus(peer, status)),
@@ -389,8 +394,6 @@ impl ConsensusThread {
                     wake = true;
                 }
                 Effect::Advanced(status, set) => {
-                    self.outbox.net.put(NetCommand::Status(status));
-                    wake = true;
                     self.advanced(status, set);
                 }
                 Effect::Event(event) => {
@@ -404,21 +407,22 @@ impl ConsensusThread {
         }
     }
 
-    fn advanced(
-        &mut self,
-        status: Status,
-        validators: Arc<crate::types::validators::ValidatorSet>,
-    ) {
-        let state = self.replica.state();
-        self.outbox
-            .sync
-            .put(SyncInput::Applied(crate::sync::Applied {
-                height: status.height,
-                block: status.block,
-                validators_hash: state.validators_hash,
-                validators,
-            }));
+    fn advanced(&mut self, status: Status, _set: Arc<crate::types::validators::ValidatorSet>) {
+        self.status_due = Some(status);
+        let applied = crate::sync::Applied::of(self.replica.state());
+        self.outbox.sync.put(SyncInput::Applied(applied));
         self.tell_operators();
+    }
+
+    /// Tells peers where this node stands: after every decision, but while catching up not more often than they can use.
+    fn tell_status(&mut self) {
+        let now = self.clock.now().mono;
+        let busy = self.publisher.is_syncing() && now < self.status_told.plus_ms(STATUS_MS);
+        if let Some(status) = self.status_due.take_if(|_| !busy) {
+            self.status_told = now;
+            self.outbox.net.put(NetCommand::Status(status));
+            self.outbox.wake_net.wake();
+        }
     }
 
     /// Tells net which operator keys the registry names, when that has changed.

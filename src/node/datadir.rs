@@ -143,6 +143,11 @@ impl DataDir {
         self.0.join("peers")
     }
 
+    /// What this node trusts (F2).
+    pub fn trust(&self) -> PathBuf {
+        self.0.join("trust")
+    }
+
     /// Bans over a restart.
     pub fn bans(&self) -> PathBuf {
         self.0.join("bans")

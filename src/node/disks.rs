@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Batches committed together at most.
-const GROUP_MAX: usize = 64;
+const GROUP_MAX: usize = 256;
 /// Time between tries while the disk is full.
 const RETRY: Duration = Duration::from_secs(1);
 /// Longest wait without a sign of life.

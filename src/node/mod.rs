@@ -37,4 +37,5 @@ pub mod syncer;
 #[cfg(test)]
 mod testing;
 pub mod testnet;
+pub mod trust;
 pub mod wallets;

@@ -13,6 +13,8 @@ use std::sync::Arc;
 pub enum NetCommand {
     /// Send a frame to these peers.
     Send(Vec<PeerId>, Arc<Message>),
+    /// Send a frame of this type whose body is encoded already to a peer.
+    SendEncoded(PeerId, u8, Arc<[u8]>),
     /// A peer broke a rule provably.
     Fault(PeerId, &'static str),
     /// This node's status has changed.

@@ -206,6 +206,17 @@ impl NetThread {
             Message::TxInv(_) | Message::GetTx(_) => {
                 self.out.txs.put(Frame::Message(peer, message, ReadAt(now)))
             }
+            Message::GetHeaders((from, slots)) => {
+                self.out.sync.put(SyncInput::GetHeaders(peer, from, slots))
+            }
+            Message::Headers(headers) => self
+                .out
+                .sync
+                .put(SyncInput::Headers(peer, headers.into_iter().collect())),
+            Message::Unavailable((height, first)) => self
+                .out
+                .sync
+                .put(SyncInput::Unavailable(peer, height, first)),
             other => self
                 .out
                 .frames
@@ -249,11 +260,13 @@ impl NetThread {
     }
 
     fn send(&mut self, io: &mut Io, peers: &[PeerId], message: &Message) {
-        let code = message.code();
+        self.send_encoded(io, peers, message.code(), message.encode().into());
+    }
+
+    fn send_encoded(&mut self, io: &mut Io, peers: &[PeerId], code: u8, body: Arc<[u8]>) {
         let Some((limit, class)) = Message::rule(code) else {
             return;
         };
-        let body: Arc<[u8]> = message.encode().into();
         if body.len() > limit {
             log::error!(
                 "a frame of type {code} has {} bytes, more than its limit; it is not sent",
@@ -287,6 +300,7 @@ impl NetThread {
     fn command(&mut self, io: &mut Io, command: NetCommand) {
         match command {
             NetCommand::Send(peers, message) => self.send(io, &peers, &message),
+            NetCommand::SendEncoded(peer, code, body) => self.send_encoded(io, &[peer], code, body),
             NetCommand::Fault(peer, why) => self.close(io, peer, why, true),
             NetCommand::Status(status) => self.feed(io, Input::Status(status)),
             NetCommand::Operators(keys) => self.feed(io, Input::Operators(keys)),

@@ -105,6 +105,8 @@ pub struct Publisher {
     masternodes: (Hash, Arc<Vec<PeerView>>, Arc<Vec<MasternodeView>>),
     published: MonoUs,
     dirty: bool,
+    /// A block was decided that the last picture does not show.
+    unshown: bool,
     due_since: Option<MonoUs>,
     no_quorum_since: Option<MonoUs>,
     last_time: Option<crate::base::time::WallMs>,
@@ -129,6 +131,7 @@ impl Publisher {
             masternodes: (Hash::ZERO, Arc::default(), Arc::default()),
             published: MonoUs(0),
             dirty: true,
+            unshown: false,
             due_since: None,
             no_quorum_since: None,
             last_time: None,
@@ -182,9 +185,10 @@ impl Publisher {
                 since_parent_us,
                 finality_us,
                 conflicted,
+                synced,
             } => {
                 let times = (since_parent_us, finality_us);
-                self.decided(now, replica, &decided, round, times, conflicted);
+                self.decided(now, replica, &decided, (round, synced), times, conflicted);
             }
             Event::StepDone(step, us) => {
                 let times = &self.metrics.step_duration;
@@ -240,7 +244,7 @@ impl Publisher {
         now: Now,
         replica: &Replica,
         decided: &DecidedBlock,
-        round: EraRound,
+        (round, synced): (EraRound, bool),
         (since_parent_us, finality_us): (u64, Vec<(Txid, u64)>),
         conflicted: Vec<Txid>,
     ) {
@@ -257,19 +261,29 @@ impl Publisher {
             spent: spent.collect(),
         }));
         self.shared.remember_finality(&finality_us);
-        self.publish(now, replica);
+        self.unshown = true;
+        // Nobody waits for a block that was fetched: some of them share a picture.
+        match synced {
+            true => self.refresh(now, replica),
+            false => self.publish(now, replica),
+        }
         let mut waiting = self.shared.conflicted.lock();
         let room = CONFLICTED_COUNT_MAX.saturating_sub(waiting.len());
         waiting.extend(conflicted.into_iter().take(room));
         drop(waiting);
-        self.notify.put(());
         self.measure(
             header.time,
             since_parent_us,
             &finality_us,
             decided.block.transactions.len(),
         );
-        log::info!(
+        let level = if synced {
+            log::Level::Debug
+        } else {
+            log::Level::Info
+        };
+        log::log!(
+            level,
             "block decided: height {} round {} txs {} id {} after {:.1} ms",
             header.height,
             round,
@@ -325,6 +339,15 @@ impl Publisher {
             },
         );
         *self.shared.view.write() = Arc::new(view);
+        // Only now: nobody is told of what the picture does not show.
+        if std::mem::take(&mut self.unshown) {
+            self.notify.put(());
+        }
+    }
+
+    /// Whether blocks are being fetched.
+    pub fn is_syncing(&self) -> bool {
+        self.shared.sync.read().active
     }
 
     fn masternodes(
@@ -414,7 +437,7 @@ pub fn view_of(replica: &Replica, info: &ConsensusInfo, parts: Parts) -> NodeVie
             .map_or(crate::crypto::keys::PublicKey([0; 32]), |e| e.operator),
         id: registry.get(&id).map(|e| e.id),
         unsure: (!info.sure).then(|| info.signing.clone().err().unwrap_or_default()),
-        anchored: true,
+        anchored: info.unanchored.is_none(),
         abstains: info.signing.clone().err(),
     });
     let state_root = replica
@@ -467,6 +490,17 @@ pub fn view_of(replica: &Replica, info: &ConsensusInfo, parts: Parts) -> NodeVie
                 .then(|| "the wall clock jumped or differs from other masternodes' clocks".into()),
         },
         recent: parts.recent,
-        warnings: info.halted.iter().cloned().collect(),
+        trust: TrustView {
+            unanchored: info.unanchored.clone(),
+            anchor: replica.trust().anchor().height,
+            anchor_time: replica.trust().anchor().time,
+            root: replica.trust().root().map(|root| (root.height, root.id)),
+        },
+        warnings: info
+            .halted
+            .iter()
+            .chain(&info.unanchored)
+            .cloned()
+            .collect(),
     }
 }

@@ -53,7 +53,7 @@ pub const REPORTS: Row = Row {
     consumer: "consensus",
     when_full: "cannot be: credits (batches given to the pool and blocks ahead) are fewer",
 };
-/// Batches given to the pool and not answered; with 16 blocks of sync ahead this stays below [`REPORTS`].
+/// Batches given to the pool and not answered; with 64 blocks of sync ahead this stays below [`REPORTS`].
 pub const POOL_CREDITS: usize = 1_024;
 /// Batches for the signer store.
 pub const SIGNER: Row = Row {
@@ -66,7 +66,7 @@ pub const SIGNER: Row = Row {
 /// Decided blocks for the ledger.
 pub const LEDGER: Row = Row {
     name: "storage-blocks",
-    capacity: 64,
+    capacity: 512,
     producers: "consensus",
     consumer: "storage",
     when_full: "kept by consensus, which reads no frames until there is room",

@@ -8,8 +8,10 @@ mod threads;
 use crate::node::config::Config;
 use crate::node::exit::Exit;
 use crate::node::signals::{Signal, SignalListener};
+use crate::node::trust::TrustFile;
 use crate::node::{devnet, logging, notify};
-use crate::rpc::node::Node;
+use crate::rpc::node::{Node, NodeView};
+use crate::sync::trust::Anchor;
 use crossbeam::channel::RecvTimeoutError;
 pub(in crate::node) use open::load_genesis;
 use std::sync::atomic::Ordering;
@@ -95,6 +97,7 @@ fn stop_at_end_of_input() -> Result<(), RunError> {
 
 /// Feeds the watchdog and shows the status until a stop is asked for, by a signal or by RPC.
 fn wait(config: &Config, signals: &SignalListener, node: &threads::Running) {
+    let mut doubted = node.handle.view().trust.unanchored.is_some();
     let interval = notify::watchdog_interval()
         .unwrap_or(Duration::from_secs(2))
         .min(Duration::from_secs(1));
@@ -115,11 +118,38 @@ fn wait(config: &Config, signals: &SignalListener, node: &threads::Running) {
             log::error!("threads without a sign of life: {}", stuck.join(", "));
         }
         let view = node.handle.view();
+        remember_trust(node, &view, &mut doubted);
         notify::status(&format!(
             "height {}, {}",
             view.tip.height, view.consensus.waiting_for
         ));
     }
+}
+
+/// Writes down where belief ended, or that it is back, so that a restart does not change it (F2).
+fn remember_trust(node: &threads::Running, view: &NodeView, doubted: &mut bool) {
+    let now = view.trust.unanchored.is_some();
+    if now == *doubted {
+        return;
+    }
+    let path = node.handle.datadir.trust();
+    let written = TrustFile::read(&path).and_then(|mut file| {
+        file.anchor = now.then_some(Anchor {
+            height: view.trust.anchor,
+            time: view.trust.anchor_time,
+        });
+        file.write(&path)
+    });
+    match (written, &view.trust.unanchored) {
+        (Err(error), _) => return log::error!("{error}"),
+        (Ok(()), Some(why)) => log::warn!(
+            "{why}; this node's tip is {}:{}",
+            view.tip.height,
+            view.tip.id
+        ),
+        (Ok(()), None) => log::info!("anchored again at height {}", view.trust.anchor),
+    }
+    *doubted = now;
 }
 
 /// SIGHUP: log level, rpc users and limits, peers to add.

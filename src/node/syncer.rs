@@ -8,10 +8,11 @@ use crate::node::netcmd::NetCommand;
 use crate::node::publish::Shared;
 use crate::node::queues::Outlet;
 use crate::p2p::messages::{CertifiedBlock, Message, PeerId};
+use crate::replica::catchup::Synced;
 use crate::rpc::node::SyncView;
 use crate::storage::{LedgerStore, StorageError};
 use crate::sync::{self, Applied, Effect, Input, Machine};
-use crate::types::block::{Block, Certificate};
+use crate::types::block::{Block, Certificate, CertifiedHeader};
 use crate::types::ids::Height;
 use crossbeam::channel::{Receiver, RecvTimeoutError};
 use std::sync::Arc;
@@ -19,6 +20,13 @@ use std::time::Duration;
 
 /// Longest wait without a sign of life.
 const BEAT: Duration = Duration::from_secs(1);
+
+/// Inputs taken before their effects are performed.
+const TURN_INPUT_MAX: usize = 256;
+/// Certificates that one thread of the pool checks together.
+const CERTIFICATES_PER_JOB: usize = 16;
+/// Time between two lines of progress, ms.
+const LOG_MS: u64 = 5_000;
 
 /// What comes in.
 pub enum SyncInput {
@@ -28,6 +36,14 @@ pub enum SyncInput {
     Gone(PeerId),
     /// A block that was asked for.
     Block(PeerId, Box<CertifiedBlock>),
+    /// Headers that were asked for.
+    Headers(PeerId, Vec<CertifiedHeader>),
+    /// A peer does not keep a height that it was asked for; the lowest that it keeps.
+    Unavailable(PeerId, Height, Height),
+    /// A verdict on headers.
+    HeadersVerdict(u64, bool),
+    /// A peer asks for headers; of slot blocks only?
+    GetHeaders(PeerId, Height, bool),
     /// A peer asks for blocks.
     GetBlocks(PeerId, Height, u16),
     /// A peer asks for a certificate.
@@ -74,7 +90,39 @@ impl sync::BlockReader for Blocks {
         let snapshot = self.ledger.snapshot()?;
         Ok(snapshot.block(height)?.zip(snapshot.certificate(height)?))
     }
+    fn encoded(&self, height: Height) -> Result<Option<Vec<u8>>, StorageError> {
+        let view = self.shared.view();
+        if let Some(recent) = view.recent.iter().find(|b| b.certificate.height == height) {
+            let frame = (&*recent.block, &recent.certificate);
+            return Ok(Some(crate::types::codec::encode(&frame)));
+        }
+        self.ledger.snapshot()?.certified_bytes(height)
+    }
+    fn slot_headers(
+        &self,
+        from: Height,
+        take: &mut dyn FnMut(CertifiedHeader) -> bool,
+    ) -> Result<(), StorageError> {
+        let view = self.ledger.snapshot()?;
+        view.slot_headers(from, |header, certificate| {
+            let mut next = None;
+            if header.next_validators_hash != header.validators_hash {
+                next = view.validator_set(&header.next_validators_hash)?;
+            }
+            Ok(take(CertifiedHeader {
+                header,
+                certificate,
+                next,
+            }))
+        })
+    }
+    fn first(&self) -> Result<Height, StorageError> {
+        Ok(self.ledger.base()?.next())
+    }
 }
+
+/// A certificate that goes to the pool, with its ticket.
+type Unchecked = ((u64, Certificate), Vec<crate::crypto::verify::Check>);
 
 /// The thread's state.
 pub struct Syncer {
@@ -86,6 +134,10 @@ pub struct Syncer {
     pub blocks: Blocks,
     /// Where it writes.
     pub out: Outlets,
+    /// F3: below a trusted slot header signatures of transactions are not checked.
+    pub certified: bool,
+    /// When progress was last logged.
+    pub told: crate::base::time::MonoUs,
 }
 
 impl Syncer {
@@ -104,21 +156,82 @@ impl Syncer {
                     self.machine.handle(self.clock.now(), Input::Tick)
                 }
             }
+            // What has come meanwhile is taken together: its signatures are checked together.
+            for input in inbox.try_iter().take(TURN_INPUT_MAX) {
+                if let SyncInput::Stop = input {
+                    return;
+                }
+                self.take(input);
+            }
+            let mut certificates = Vec::new();
             while let Some(effect) = self.machine.effect() {
-                if let Effect::SetDeadline(at) = effect {
-                    deadline = at;
-                } else {
-                    self.perform(effect);
+                match effect {
+                    Effect::SetDeadline(at) => deadline = at,
+                    Effect::Verify {
+                        ticket,
+                        certificate,
+                        checks,
+                    } => certificates.push(((ticket, certificate), checks)),
+                    other => self.perform(other),
                 }
             }
-            let progress = self.machine.progress(self.clock.now());
-            self.out.shared.show_sync(SyncView {
-                active: progress.active,
-                target: progress.to,
-                ranges: progress.requests,
-                bytes: progress.held_bytes,
-            });
+            self.verify(certificates);
+            self.show();
             self.out.wake_net.wake();
+        }
+    }
+
+    /// Gives certificates to the pool, some at a time.
+    fn verify(&self, mut certificates: Vec<Unchecked>) {
+        while !certificates.is_empty() {
+            let rest = certificates.split_off(certificates.len().min(CERTIFICATES_PER_JOB));
+            let job = std::mem::replace(&mut certificates, rest);
+            let inbox = self.out.inbox.clone();
+            self.out.pool.spawn(move || {
+                for verdict in Verified::check_many(job) {
+                    inbox.put(match verdict {
+                        Ok(good) => {
+                            let ticket = good.0;
+                            SyncInput::Verdict(ticket, Ok(good.map(|(_, certificate)| certificate)))
+                        }
+                        Err((ticket, certificate)) => SyncInput::Verdict(ticket, Err(certificate)),
+                    });
+                }
+            });
+        }
+    }
+
+    /// Tells others, and now and then the log, how far it is.
+    fn show(&mut self) {
+        let now = self.clock.now();
+        let progress = self.machine.progress(now);
+        let rate = progress.blocks_per_1000_s;
+        let left = progress.to.0.saturating_sub(progress.at.0);
+        let view = SyncView {
+            active: progress.active,
+            target: progress.to,
+            ranges: progress.requests,
+            bytes: progress.held_bytes,
+            peers: progress.asked,
+            headers: progress.headers,
+            from: progress.from,
+            blocks_per_1000_s: rate,
+            left_s: (rate > 0).then(|| left.saturating_mul(1_000) / rate),
+            waiting: progress.waiting.text(),
+        };
+        self.out.shared.show_sync(view);
+        if progress.active && left > 0 && self.told.plus_ms(LOG_MS) <= now.mono {
+            self.told = now.mono;
+            log::info!(
+                "catching up: height {} of {}, {}.{} blocks/s, {}; {}",
+                progress.at,
+                progress.to,
+                rate / 1_000,
+                rate % 1_000 / 100,
+                view.left_s
+                    .map_or("time left unknown".into(), |s| format!("{s} s left")),
+                view.waiting
+            );
         }
     }
 
@@ -149,6 +262,33 @@ impl Syncer {
             }
             SyncInput::Applied(applied) => self.machine.handle(now, Input::Applied(applied)),
             SyncInput::GetBlocks(peer, from, count) => self.serve(peer, from, count),
+            SyncInput::GetHeaders(peer, from, slots) => {
+                match sync::answer_headers(&self.blocks, from, slots) {
+                    Ok(found) => {
+                        let found = crate::base::bounded::BoundedVec::take_from(found);
+                        self.send(peer, Message::Headers(found));
+                    }
+                    Err(error) => {
+                        log::error!("headers cannot be read for peer {}: {error}", peer.0)
+                    }
+                }
+            }
+            SyncInput::Headers(peer, headers) => {
+                let peer = peer.0;
+                self.machine.handle(now, Input::Headers { peer, headers });
+            }
+            SyncInput::Unavailable(peer, height, first) => {
+                let peer = peer.0;
+                let input = Input::Unavailable {
+                    peer,
+                    height,
+                    first,
+                };
+                self.machine.handle(now, input);
+            }
+            SyncInput::HeadersVerdict(ticket, good) => self
+                .machine
+                .handle(now, Input::HeadersVerdict { ticket, good }),
             SyncInput::GetCertificate(peer, height) => {
                 use crate::sync::BlockReader;
                 if let Ok(Some((_, certificate))) = self.blocks.certified(height) {
@@ -160,14 +300,17 @@ impl Syncer {
     }
 
     fn serve(&mut self, peer: PeerId, from: Height, count: u16) {
-        match sync::answer(&self.blocks, from, count) {
-            Ok(blocks) => {
-                for (block, certificate) in blocks {
-                    let block = Block::clone(&block);
-                    self.send(
-                        peer,
-                        Message::Block(Box::new(CertifiedBlock { block, certificate })),
-                    );
+        use crate::sync::BlockReader;
+        let found = sync::answer_encoded(&self.blocks, from, count);
+        match found.and_then(|found| Ok((found, self.blocks.first()?))) {
+            Ok((found, first)) if found.is_empty() && from < first => {
+                self.send(peer, Message::Unavailable((from, first)));
+            }
+            Ok((found, _)) => {
+                for body in found {
+                    let body = body.into();
+                    let send = NetCommand::SendEncoded(peer, Message::BLOCK, body);
+                    self.out.net.put(send);
                 }
             }
             Err(error) => log::error!(
@@ -189,24 +332,25 @@ impl Syncer {
                 self.send(PeerId(peer), Message::GetBlocks((from, count)))
             }
             Effect::Refresh { peer } => self.out.net.put(NetCommand::Refresh(PeerId(peer))),
-            Effect::Verify {
-                ticket,
-                certificate,
-                checks,
-            } => {
+            Effect::RequestHeaders { peer, from } => {
+                self.send(PeerId(peer), Message::GetHeaders((from, true)))
+            }
+            Effect::VerifyHeaders { ticket, checks } => {
                 let inbox = self.out.inbox.clone();
                 self.out.pool.spawn(move || {
-                    inbox.put(SyncInput::Verdict(
-                        ticket,
-                        Verified::check(certificate, &checks),
-                    ));
+                    let good = crate::crypto::verify::verify_all(&checks);
+                    inbox.put(SyncInput::HeadersVerdict(ticket, good));
                 });
             }
-            Effect::Deliver { block, certificate } => {
-                self.out
-                    .reports
-                    .put(Report::Synced(Box::new(Block::clone(&block)), certificate));
-            }
+            Effect::Deliver {
+                block,
+                certificate,
+                trusted,
+            } => self.out.reports.put(Report::Synced(Synced {
+                block,
+                certificate,
+                trusted: trusted && self.certified,
+            })),
             Effect::Fault { peer, why } => {
                 log::warn!("peer {peer}: {why}");
                 self.out
@@ -226,7 +370,8 @@ impl Syncer {
                     block.id()
                 );
             }
-            Effect::SetDeadline(_) => {}
+            // Taken care of by the loop.
+            Effect::SetDeadline(_) | Effect::Verify { .. } => {}
         }
     }
 }

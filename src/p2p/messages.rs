@@ -5,8 +5,9 @@ use crate::base::bounded::{BoundedBytes, BoundedVec};
 use crate::base::limits::*;
 use crate::base::time::WallMs;
 use crate::crypto::keys::{PublicKey, Signature};
+use crate::ledger::snapshot::{CHUNK_BYTES, Contents};
 use crate::types::bitmap::Bitmap;
-use crate::types::block::{Block, Certificate, Commit, Header};
+use crate::types::block::{Block, Certificate, CertifiedHeader, Commit, Header};
 use crate::types::codec::{self, DecodeError};
 use crate::types::ids::*;
 use crate::types::masternode::{Attestation, Evidence, Heartbeat, SlotPart};
@@ -35,6 +36,19 @@ pub enum Class {
     Sync,
     /// Transactions.
     Tx,
+}
+
+/// A piece of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chunk {
+    /// Height of the snapshot.
+    pub height: Height,
+    /// Bucket; 256: the rest of the state.
+    pub bucket: u16,
+    /// Which chunk of it.
+    pub index: u32,
+    /// The bytes.
+    pub bytes: BoundedBytes<CHUNK_BYTES>,
 }
 
 /// First frame of each side.
@@ -199,6 +213,8 @@ macro_rules! messages {
             pub fn code(&self) -> u8 {
                 match self { $(Message::$name(_) => $code,)* }
             }
+            /// The type byte of [`Message::Block`], whose body may come encoded from the disk.
+            pub const BLOCK: u8 = 51;
             /// The name of a type byte, for logs and metrics.
             pub fn name(code: u8) -> Option<&'static str> {
                 match code { $($code => Some(stringify!($name)),)* _ => None }
@@ -269,6 +285,20 @@ messages! {
     GetBlocks((Height, u16)) = 50, FRAME_GET_BLOCKS_BYTES, Sync;
     /// A block that was asked for.
     Block(Box<CertifiedBlock>) = 51, FRAME_BLOCK_BYTES, Sync;
+    /// Asks for headers from a height on; of slot blocks only, or of all.
+    GetHeaders((Height, bool)) = 52, FRAME_REQUEST_BYTES, Sync;
+    /// Headers with their certificates, and sets where they change.
+    Headers(BoundedVec<CertifiedHeader, HEADERS_COUNT_MAX>) = 53, FRAME_HEADERS_BYTES, Sync;
+    /// The height that was asked for is not kept; the lowest that is.
+    Unavailable((Height, Height)) = 54, FRAME_REQUEST_BYTES, Sync;
+    /// Asks which snapshot is served (F4).
+    GetSnapshot(()) = 55, FRAME_REQUEST_BYTES, Sync;
+    /// The contents of the newest snapshot, if there is one.
+    SnapshotInfo(Option<Box<Contents>>) = 56, FRAME_PROOF_BYTES, Sync;
+    /// Asks for a chunk: height of the snapshot, bucket (256: the rest of the state), index.
+    GetChunk((Height, u16, u32)) = 57, FRAME_REQUEST_BYTES, Sync;
+    /// A chunk.
+    Chunk(Box<Chunk>) = 58, FRAME_CHUNK_BYTES, Sync;
     /// Names transactions the sender holds.
     TxInv(BoundedVec<Wtxid, INV_COUNT_MAX>) = 64, FRAME_TX_INV_BYTES, Tx;
     /// Asks for transactions.

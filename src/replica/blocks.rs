@@ -9,11 +9,11 @@ use crate::ledger::decided::DecidedBlock;
 use crate::ledger::mempool::{Departed, Departure};
 use crate::p2p::messages::{Bodies, GetBodies, Message, PeerId, Proposal};
 use crate::replica::assembly::{Assembly, Next, serve};
+use crate::replica::catchup::unknown_checks;
 use crate::replica::height::{HeightWork, Work};
 use crate::replica::io::*;
 use crate::replica::machine::Replica;
 use crate::replica::record::Record;
-use crate::sync::DELIVERED_COUNT_MAX;
 use crate::types::block::{Block, Certificate, Commit, slot_root};
 use crate::types::ids::*;
 use crate::types::vote::SignedProposal;
@@ -323,7 +323,8 @@ impl Replica {
                     .into_iter()
                     .filter(|c| !self.mempool.is_verified(&c.wtxid));
                 let mut checks: Vec<Check> = unknown.flat_map(|c| c.checks).collect();
-                checks.extend(applied.other_checks);
+                let parent = self.last_certificate.as_ref();
+                checks.extend(unknown_checks(applied.other_checks, &block, parent));
                 let (block, delta) = (Arc::new(block), Arc::new(applied.delta));
                 self.height.blocks.insert(id, Work::Checking(block, delta));
                 if checks.is_empty() {
@@ -342,6 +343,9 @@ impl Replica {
         id: BlockId,
         view: &dyn CoinView,
     ) -> Result<(), ViewError> {
+        if self.line_proven(now, id, view)? {
+            return Ok(());
+        }
         let Some(Work::Checking(block, delta)) = self.height.blocks.get(&id) else {
             return Ok(());
         };
@@ -371,6 +375,9 @@ impl Replica {
         why: String,
         view: &dyn CoinView,
     ) -> Result<(), ViewError> {
+        if self.line_refuted(id, &why) {
+            return Ok(());
+        }
         self.height.wanted.remove(&id);
         self.height.blocks.insert(id, Work::Invalid(why.clone()));
         self.event(Event::InvalidProposal(id, why));
@@ -409,60 +416,19 @@ impl Replica {
         self.settle(now, view)
     }
 
-    /// A block with a certificate that another node decided arrives from the sync machine.
-    pub(super) fn synced(
-        &mut self,
-        now: Now,
-        block: Block,
-        certificate: Verified<Certificate>,
-        view: &dyn CoinView,
-    ) -> Result<(), ViewError> {
-        let id = certificate.block;
-        if self.halted.is_some() || block.id() != id {
-            return Ok(());
-        }
-        let (height, own) = (certificate.height, self.height.height());
-        if height != own {
-            // The next blocks come while this one's signatures are being checked, and they come only once.
-            if height > own && height.0 - own.0 < DELIVERED_COUNT_MAX as u64 {
-                self.synced_ahead.insert(height, (block, certificate));
-            }
-            return Ok(());
-        }
-        self.height
-            .certificate
-            .get_or_insert(Box::new(Certificate::clone(&certificate)));
-        match self.height.blocks.get(&id) {
-            Some(Work::Valid(..) | Work::Checking(..) | Work::Invalid(_)) => self.settle(now, view),
-            _ => self.judge(now, id, block, view),
-        }
-    }
-
-    /// Goes on with blocks that were delivered before their turn.
-    pub(super) fn take_synced(&mut self, now: Now, view: &dyn CoinView) -> Result<(), ViewError> {
-        self.synced_ahead = self.synced_ahead.split_off(&self.height.height());
-        while let Some((block, certificate)) = self.synced_ahead.remove(&self.height.height()) {
-            self.synced(now, block, certificate, view)?;
-        }
-        Ok(())
-    }
-
     /// Decides the height if certificate and valid block are both there; halts if a certified block is invalid (S10).
-    fn settle(&mut self, now: Now, view: &dyn CoinView) -> Result<(), ViewError> {
+    pub(super) fn settle(&mut self, now: Now, view: &dyn CoinView) -> Result<(), ViewError> {
         let Some(certificate) = self.height.certificate.clone() else {
             return Ok(());
         };
         match self.height.blocks.get(&certificate.block) {
             Some(Work::Valid(block, delta)) => {
                 let (block, delta) = (block.clone(), delta.clone());
-                self.decide(now, block, delta, *certificate, view)
+                self.decide(now, block, delta, *certificate, false, view)
             }
             Some(Work::Invalid(why)) => {
-                let (height, id) = (certificate.height, certificate.block);
-                let why = format!(
-                    "block {id} at height {height} is certified and breaks a rule ({why}): this node or more than a third of the masternodes is wrong; compare versions and tips with other operators"
-                );
-                self.halt(why);
+                let why = why.clone();
+                self.halt_certified(&certificate, &why);
                 Ok(())
             }
             _ => Ok(()),
@@ -477,31 +443,52 @@ impl Replica {
         if slot_block {
             self.find_operator();
         }
+        let step = crate::sync::trust::Step::of(&decided.block.header);
+        self.trust.decided(now.wall, step);
         self.live_on(now, slot_block);
     }
 
-    /// The height is decided: the ledger moves, and with it everything else.
-    fn decide(
+    /// What must be on disk, and in the coins, before anything follows from a decision.
+    fn keep_decided(
         &mut self,
-        now: Now,
-        block: Arc<Block>,
-        delta: Arc<Delta>,
-        certificate: Certificate,
-        view: &dyn CoinView,
-    ) -> Result<(), ViewError> {
+        block: &Arc<Block>,
+        delta: &Delta,
+        certificate: &Certificate,
+        synced: bool,
+    ) {
         let height = certificate.height;
-        let record = Record::Block(Box::new(Block::clone(&block)));
-        if !self.gate.holds(&record.key()) {
-            self.gate.write(&record);
+        self.catchup.passed(height, certificate.block);
+        if synced {
+            self.catchup.decided_unrecorded(height);
+        } else {
+            let record = Record::Block(Box::new(Block::clone(block)));
+            if !self.gate.holds(&record.key()) {
+                self.gate.write(&record);
+            }
+            self.gate.write(&Record::Certificate(certificate.clone()));
         }
-        self.gate.write(&Record::Certificate(certificate.clone()));
         self.gate.drop_held();
+        self.undurable_bytes += block.bodies_size();
         for (outpoint, coin) in &delta.created {
             self.pending.insert(*outpoint, (height, Some(*coin)));
         }
         for (outpoint, _) in &delta.spent {
             self.pending.insert(*outpoint, (height, None));
         }
+    }
+
+    /// The height is decided: the ledger moves, and with it everything else.
+    pub(super) fn decide(
+        &mut self,
+        now: Now,
+        block: Arc<Block>,
+        delta: Arc<Delta>,
+        certificate: Certificate,
+        synced: bool,
+        view: &dyn CoinView,
+    ) -> Result<(), ViewError> {
+        let height = certificate.height;
+        self.keep_decided(&block, &delta, &certificate, synced);
         let decided = Arc::new(DecidedBlock {
             block,
             certificate: certificate.clone(),
@@ -542,6 +529,7 @@ impl Replica {
             since_parent_us,
             finality_us,
             conflicted,
+            synced,
         });
         if let Some(mark) = self
             .guard

@@ -37,6 +37,9 @@ pub enum Refusal {
         /// What it waits for.
         progress: String,
     },
+    /// F2: nothing that this node trusts is young enough.
+    #[error("{0}")]
+    Unanchored(String),
     /// Validation or a disk failed.
     #[error("signing stopped: {0}")]
     Stopped(String),
@@ -61,6 +64,7 @@ pub struct Guard {
     cleared: bool,
     tips: BTreeMap<MasternodeId, Height>,
     stopped: Option<String>,
+    doubt: Option<String>,
 }
 
 impl Guard {
@@ -80,6 +84,7 @@ impl Guard {
             cleared: false,
             tips,
             stopped: None,
+            doubt: None,
         }
     }
 
@@ -121,12 +126,20 @@ impl Guard {
         self.stopped = None;
     }
 
+    /// F2: why what this node follows may be a lie, if it may.
+    pub fn doubt(&mut self, why: Option<String>) {
+        self.doubt = why;
+    }
+
     /// Whether anything may be signed at the height that `set` decides.
     pub fn ready(&self, height: Height, set: &ValidatorSet) -> Result<(), Refusal> {
         let me = self.me.ok_or(Refusal::Observer)?;
         let own = set.get(&me).ok_or(Refusal::NotInSet(height))?.power;
         if let Some(why) = &self.stopped {
             return Err(Refusal::Stopped(why.clone()));
+        }
+        if let Some(why) = &self.doubt {
+            return Err(Refusal::Unanchored(why.clone()));
         }
         match &self.trust {
             Trust::Sure if self.cleared => Ok(()),

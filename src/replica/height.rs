@@ -350,6 +350,7 @@ impl Replica {
             self.height.refused |= refusal != Refusal::HighWater;
             return;
         }
+        self.record_undurable();
         self.gate.write(&Record::HighWater(position));
         if !sign.durable.entry.is_empty() {
             self.gate

@@ -50,12 +50,18 @@ pub struct ConsensusInfo {
     pub halted: Option<String>,
     /// What this node knows of its own masternode, if it has an operator key.
     pub own: Option<OwnStanding>,
+    /// F2: why it is unanchored, if it is.
+    pub unanchored: Option<String>,
 }
 
 impl Replica {
     /// The ledger after the newest decided block.
     pub fn state(&self) -> &State {
         &self.state
+    }
+    /// What this node believes (F2).
+    pub fn trust(&self) -> &crate::sync::trust::Trust {
+        &self.trust
     }
     /// The mempool.
     pub fn mempool(&self) -> &Mempool {
@@ -140,6 +146,7 @@ impl Replica {
             clock_offset_ms: self.clock.median_offset_ms(set),
             halted: self.halted.clone(),
             own: self.own_standing(now),
+            unanchored: self.trust.doubt(now.wall, self.state.height()),
         }
     }
 

@@ -4,7 +4,8 @@ use crate::base::time::{MonoUs, Now};
 use crate::crypto::verify::{Check, Verified};
 use crate::ledger::decided::DecidedBlock;
 use crate::p2p::messages::{Message, PeerId, Proposal, Status};
-use crate::types::block::{Block, Certificate};
+use crate::replica::catchup::Synced;
+use crate::types::block::Certificate;
 use crate::types::ids::*;
 use crate::types::masternode::{Attestation, Evidence, Heartbeat};
 use crate::types::polka::Polka;
@@ -77,7 +78,7 @@ pub enum Input {
     /// A transaction of this node's user.
     Submit(Token, Tx),
     /// A block that the sync machine fetched and whose certificate it verified.
-    Synced(Box<Block>, Verified<Certificate>),
+    Synced(Synced),
     /// A probe reached a masternode at this address, and it proved its operator key.
     Reached(MasternodeId, String),
     /// Another node reached this one by a probe.
@@ -131,6 +132,8 @@ pub enum Event {
         finality_us: Vec<(Txid, u64)>,
         /// Waiting transactions that the block makes impossible.
         conflicted: Vec<Txid>,
+        /// Whether it was fetched because this node was behind.
+        synced: bool,
     },
     /// A step of a round is over: its name and how long it took, µs.
     StepDone(&'static str, u64),

@@ -10,6 +10,7 @@ use crate::ledger::decided::DecidedBlock;
 use crate::ledger::mempool::{Mempool, MempoolLimits, Selection};
 use crate::ledger::state::State;
 use crate::p2p::messages::{Message, PeerId, Status};
+use crate::replica::catchup::Catchup;
 use crate::replica::clock::ClockGuard;
 use crate::replica::gate::Gate;
 use crate::replica::guard::Guard;
@@ -17,7 +18,8 @@ use crate::replica::height::HeightWork;
 use crate::replica::io::*;
 use crate::replica::liveness::Liveness;
 use crate::replica::peers::Peers;
-use crate::types::block::{Block, Certificate};
+use crate::sync::trust::Trust;
+use crate::types::block::Certificate;
 use crate::types::ids::*;
 use crate::types::masternode::Evidence;
 use crate::types::vote::Vote;
@@ -43,6 +45,8 @@ pub struct Config {
     pub mempool: MempoolLimits,
     /// The protocol, [`Rules::default`]; anything else is a mutant that tests run to see it found.
     pub rules: Rules,
+    /// What it believes (F2).
+    pub trust: Trust,
 }
 
 /// Coins of decided blocks that the ledger environment does not show yet, over those that it shows.
@@ -77,6 +81,8 @@ pub struct Replica {
     /// Changes of blocks not yet durable in the ledger: `None` is spent.
     pub(super) pending: BTreeMap<OutPoint, (Height, Option<Coin>)>,
     pub(super) undurable: VecDeque<Arc<DecidedBlock>>,
+    /// Bytes of their transactions.
+    pub(super) undurable_bytes: usize,
     /// The newest decided block, for peers that are one height behind.
     pub(super) last: Option<Arc<DecidedBlock>>,
     /// The certificate of the newest decided block: last_commit of the next one.
@@ -85,6 +91,7 @@ pub struct Replica {
     pub(super) first_seen: BTreeMap<Txid, MonoUs>,
     pub(super) peers: Peers,
     pub(super) guard: Guard,
+    pub(super) trust: Trust,
     pub(super) clock: ClockGuard,
     pub(super) gate: Gate,
     pub(super) height: HeightWork,
@@ -94,8 +101,8 @@ pub struct Replica {
     pub(super) evidence: BTreeMap<MasternodeId, Evidence>,
     pub(super) ahead: VecDeque<(PeerId, Message, ReadAt)>,
     pub(super) ahead_bytes: usize,
-    /// Blocks that the sync machine delivered ahead of the one whose signatures are being checked.
-    pub(super) synced_ahead: BTreeMap<Height, (Block, Verified<Certificate>)>,
+    /// Blocks above the tip that other nodes decided.
+    pub(super) catchup: Catchup,
     pub(super) requested: BTreeMap<Wtxid, MonoUs>,
     pub(super) pushes: Vec<crate::types::transaction::Tx>,
     pub(super) verify: Vec<(Item, Vec<Check>)>,
@@ -124,12 +131,14 @@ impl Replica {
             state,
             pending: BTreeMap::new(),
             undurable: VecDeque::new(),
+            undurable_bytes: 0,
             last: None,
             last_certificate: None,
             mempool: Mempool::new(config.mempool),
             first_seen: BTreeMap::new(),
             peers,
             guard,
+            trust: config.trust,
             clock: ClockGuard::default(),
             gate,
             liveness: Liveness::default(),
@@ -137,7 +146,7 @@ impl Replica {
             evidence: BTreeMap::new(),
             ahead: VecDeque::new(),
             ahead_bytes: 0,
-            synced_ahead: BTreeMap::new(),
+            catchup: Catchup::default(),
             requested: BTreeMap::new(),
             pushes: Vec::new(),
             verify: Vec::new(),
@@ -187,7 +196,7 @@ impl Replica {
             Input::SignerFull => self.disk_full("signer store"),
             Input::LedgerFull => self.disk_full("ledger"),
             Input::Submit(token, tx) => self.offer(now, tx, Origin::Local(Some(token)), view)?,
-            Input::Synced(block, certificate) => self.synced(now, *block, certificate, view)?,
+            Input::Synced(synced) => self.synced(synced),
             Input::Reached(id, address) => self.reached(id, &address),
             Input::Probed => self.probed(now),
             Input::Tick => {}
@@ -217,6 +226,8 @@ impl Replica {
     /// What follows from the state whatever the input was.
     fn progress(&mut self, now: Now, view: &dyn CoinView) -> Result<(), ViewError> {
         self.clock.check(now, &self.state.validators);
+        self.guard
+            .doubt(self.trust.doubt(now.wall, self.state.height()));
         self.fire_timers(now, view)?;
         self.take_synced(now, view)?;
         self.revive(now, view)?;
@@ -384,6 +395,7 @@ impl Replica {
             let Some(decided) = self.undurable.pop_front() else {
                 break;
             };
+            self.undurable_bytes -= decided.block.bodies_size();
             let at = decided.block.header.height;
             let delta = &decided.delta;
             let outpoints = delta
@@ -401,6 +413,7 @@ impl Replica {
                 }
             }
         }
+        self.catchup.durable(height);
         self.gate.prune(height, self.state.params().max_reorg);
     }
 

@@ -6,6 +6,7 @@
 
 pub mod assembly;
 mod blocks;
+pub mod catchup;
 pub mod clock;
 mod frames;
 pub mod gate;

@@ -132,6 +132,7 @@ fn first_view(net: &Net) -> NodeView {
         },
         peers: Arc::new(Vec::new()),
         sync: SyncView::default(),
+        trust: TrustView::default(),
         clock: ClockView::default(),
         recent: Vec::new(),
         warnings: Vec::new(),

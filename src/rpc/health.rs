@@ -194,7 +194,8 @@ fn masternode(view: &NodeView) -> Option<Check> {
     let found = match (&own.unsure, own.anchored, &own.abstains) {
         (Some(why), _, _) => Err(format!("UNSURE, does not sign: {why}")),
         (None, false, _) => {
-            Err("unanchored, does not sign: no trusted root is young enough".into())
+            let why = view.trust.unanchored.as_deref();
+            Err(format!("does not sign: {}", why.unwrap_or("unanchored")))
         }
         (None, true, Some(why)) => Err(format!("does not sign: {why}")),
         (None, true, None) => Ok("able to sign"),

@@ -3,7 +3,6 @@
 use crate::crypto::hash::Hash;
 use crate::ledger::coins::FLAG_COINBASE;
 use crate::rpc::node::{LedgerRead, ReadError, StoredCoin};
-use crate::rpc::proof::genesis_set;
 use crate::storage::{LedgerStore, StorageError};
 use crate::types::block::{Block, Certificate, Header};
 use crate::types::ids::*;
@@ -47,9 +46,7 @@ impl LedgerRead for LedgerStore {
             .collect())
     }
     fn validator_set(&self, hash: &Hash) -> Result<Option<Arc<ValidatorSet>>, ReadError> {
-        let state = self.state();
-        let genesis = Arc::new(genesis_set(self.genesis()));
-        let known = [state.validators, state.last_validators, genesis];
-        Ok(known.into_iter().find(|set| set.hash() == *hash))
+        let set = LedgerStore::validator_set(self, hash).map_err(fault)?;
+        Ok(set.map(Arc::new))
     }
 }

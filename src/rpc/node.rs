@@ -255,6 +255,31 @@ pub struct SyncView {
     pub ranges: usize,
     /// See `ranges`.
     pub bytes: usize,
+    /// Peers that ranges were asked of.
+    pub peers: usize,
+    /// Height of the newest verified slot header.
+    pub headers: Height,
+    /// Height at which this catch-up began.
+    pub from: Height,
+    /// Blocks applied per 1,000 s since then.
+    pub blocks_per_1000_s: u64,
+    /// Seconds left at this rate; `None` while there is none.
+    pub left_s: Option<u64>,
+    /// Why it does not go faster.
+    pub waiting: &'static str,
+}
+
+/// What a node believes (F2).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TrustView {
+    /// Why it is unanchored, if it is.
+    pub unanchored: Option<String>,
+    /// Height of the newest slot header that it believes.
+    pub anchor: Height,
+    /// What its age counts from.
+    pub anchor_time: WallMs,
+    /// The block that the operator vouches for.
+    pub root: Option<(Height, BlockId)>,
 }
 
 /// Clocks (S4).
@@ -318,6 +343,8 @@ pub struct NodeView {
     pub peers: Arc<Vec<PeerView>>,
     /// Catch-up.
     pub sync: SyncView,
+    /// What is believed.
+    pub trust: TrustView,
     /// Clocks.
     pub clock: ClockView,
     /// Decided blocks that the ledger on disk may not hold, ascending height without a gap up to the tip; may overlap with

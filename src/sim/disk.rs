@@ -8,7 +8,7 @@ use crate::ledger::state::State;
 use crate::replica::io::SignerBatch;
 use crate::replica::record::{Record, Step};
 use crate::sync::BlockReader;
-use crate::types::block::{Block, Certificate};
+use crate::types::block::{Block, Certificate, CertifiedHeader};
 use crate::types::genesis::Genesis;
 use crate::types::ids::Height;
 use crate::types::vote::VoteStep;
@@ -72,6 +72,26 @@ impl BlockReader for LedgerDisk {
         let mut all = self.blocks.iter().chain(&self.writing);
         let found = height.0.checked_sub(1).and_then(|i| all.nth(i as usize));
         Ok(found.map(|d| (d.block.clone(), d.certificate.clone())))
+    }
+    fn slot_headers(
+        &self,
+        from: Height,
+        take: &mut dyn FnMut(CertifiedHeader) -> bool,
+    ) -> Result<(), Infallible> {
+        for decided in self.blocks.iter().skip(from.0.max(1) as usize - 1) {
+            let header = &decided.block.header;
+            let changes = header.next_validators_hash != header.validators_hash;
+            let next = || (*decided.delta.after.validators).clone();
+            let item = CertifiedHeader {
+                header: header.clone(),
+                certificate: decided.certificate.clone(),
+                next: changes.then(next),
+            };
+            if !header.slot_root.is_zero() && !take(item) {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 

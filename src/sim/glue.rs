@@ -3,6 +3,7 @@
 use crate::crypto::verify::Verified;
 use crate::p2p::machine as p2p;
 use crate::p2p::messages::{CertifiedBlock, Message, PeerId};
+use crate::replica::catchup::Synced;
 use crate::replica::io::{Effect, Event as Told, Input, ReadAt, SignerBatch};
 use crate::sim::adversary::Tools;
 use crate::sim::node::{Node, applied, operators, peer_id};
@@ -95,10 +96,22 @@ impl World {
                         .sync
                         .handle(now, sync::Input::Verdict { ticket, outcome });
                 }
-                sync::Effect::Deliver { block, certificate } => {
-                    let block = Box::new(crate::types::block::Block::clone(&block));
-                    todo.push_back(Work::ToReplica(Input::Synced(block, certificate)));
+                sync::Effect::RequestHeaders { peer, from } => {
+                    let question = Message::GetHeaders((from, true));
+                    self.send(i, vec![peer_id(peer)], Arc::new(question));
                 }
+                sync::Effect::VerifyHeaders { ticket, checks } => {
+                    let good = crate::crypto::verify::verify_all(&checks);
+                    let verdict = sync::Input::HeadersVerdict { ticket, good };
+                    running.sync.handle(now, verdict);
+                }
+                sync::Effect::Deliver {
+                    block, certificate, ..
+                } => todo.push_back(Work::ToReplica(Input::Synced(Synced {
+                    block,
+                    certificate,
+                    trusted: false,
+                }))),
                 sync::Effect::Fault { peer, why } => {
                     self.blamed(i, peer_id(peer), &why.to_string())
                 }
@@ -156,6 +169,22 @@ impl World {
                             Arc::new(Message::Certificate(Box::new(certificate))),
                         );
                     }
+                }
+                Message::GetHeaders((from, slots)) => {
+                    let Ok(found) = sync::answer_headers(&self.nodes[i].ledger, from, slots);
+                    let found = crate::base::bounded::BoundedVec::take_from(found);
+                    self.send(i, vec![peer], Arc::new(Message::Headers(found)));
+                }
+                Message::Headers(headers) => todo.push_back(Work::ToSync(sync::Input::Headers {
+                    peer: peer.0,
+                    headers: headers.into_iter().collect(),
+                })),
+                Message::Unavailable((height, first)) => {
+                    todo.push_back(Work::ToSync(sync::Input::Unavailable {
+                        peer: peer.0,
+                        height,
+                        first,
+                    }))
                 }
                 Message::Block(found) => {
                     let CertifiedBlock { block, certificate } = *found;

@@ -13,6 +13,7 @@ use crate::sim::adversary::Adversary;
 use crate::sim::disk::{LedgerDisk, SignerDisk};
 use crate::sim::kit::{GENESIS_TIME, endpoint};
 use crate::sync;
+use crate::sync::trust::{Anchor, Trust};
 use crate::types::genesis::Genesis;
 use crate::types::ids::*;
 use std::collections::BTreeMap;
@@ -126,10 +127,19 @@ impl Node {
         self.wake = None;
         self.clock.boot = t;
         let now = self.now(t);
+        let records = &self.ledger.state.slots.records;
+        let newest = records.last().map_or(Height(0), |record| record.first);
+        let header = newest.0.checked_sub(1);
+        let header = header.and_then(|i| self.ledger.blocks.get(i as usize));
+        let anchor = Anchor {
+            height: newest,
+            time: header.map_or(genesis.time, |d| d.block.header.time),
+        };
         let config = Config {
             operator: self.operator.as_ref().map(|(_, key)| key.clone()),
             mempool: Default::default(),
             rules,
+            trust: Trust::new(&genesis.params, anchor, None, None),
         };
         let disks = Disks {
             state: self.ledger.state.clone(),
@@ -161,7 +171,7 @@ impl Node {
             status: replica.status(now),
             seed: self.rng.next_u64(),
         });
-        let sync = sync::Machine::new(genesis.chain_id(), applied(&replica));
+        let sync = sync::Machine::new(genesis.chain_id(), applied(&replica), None);
         let _ = state;
         self.running = Some(Running {
             replica,
@@ -196,13 +206,7 @@ impl Node {
 
 /// Where a replica stands, for the sync machine.
 pub fn applied(replica: &Replica) -> sync::Applied {
-    let state = replica.state();
-    sync::Applied {
-        height: state.height(),
-        block: state.block(),
-        validators: state.validators.clone(),
-        validators_hash: state.validators_hash,
-    }
+    sync::Applied::of(replica.state())
 }
 
 /// The operator keys of the registry, for the p2p machine.

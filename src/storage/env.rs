@@ -420,6 +420,18 @@ impl Write<'_> {
         }
     }
 
+    /// Adds a key above all that are there, without looking for its place.
+    pub(super) fn append(
+        &mut self,
+        table: Table,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<(), StorageError> {
+        let flags = WriteFlags::APPEND;
+        let result = self.txn.put(self.env.tables[table.0], &key, &value, flags);
+        result.map_err(|e| self.env.write_failed("appending", e))
+    }
+
     /// Removes `key`. False: it was not there.
     pub(super) fn delete(&mut self, table: Table, key: &[u8]) -> Result<bool, StorageError> {
         match self.txn.del(self.env.tables[table.0], &key, None) {

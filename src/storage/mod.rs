@@ -12,6 +12,7 @@ pub mod error;
 pub mod reader;
 pub mod schema;
 pub mod signer;
+pub mod snapshot;
 mod space;
 #[cfg(test)]
 mod testing;
@@ -24,5 +25,6 @@ pub use env::EnvStats;
 pub use error::StorageError;
 pub use reader::Snapshot;
 pub use signer::{Change, DropBelow, KvStore, Record, Signer, UnsureReason};
+pub use snapshot::{SnapshotDir, SnapshotFileError};
 pub use verify::{Progress, VerifyReport};
 pub use writer::{LedgerStats, LedgerStore};

@@ -17,6 +17,7 @@ use crate::types::block::{Block, Certificate, Header};
 use crate::types::codec;
 use crate::types::genesis::Genesis;
 use crate::types::ids::*;
+use crate::types::validators::ValidatorSet;
 use serde::de::DeserializeOwned;
 use std::path::Path;
 use std::sync::Arc;
@@ -28,7 +29,11 @@ pub struct Snapshot<'e> {
 }
 
 impl Snapshot<'_> {
-    fn decode<T: DeserializeOwned>(&self, what: &str, bytes: &[u8]) -> Result<T, StorageError> {
+    pub(super) fn decode<T: DeserializeOwned>(
+        &self,
+        what: &str,
+        bytes: &[u8],
+    ) -> Result<T, StorageError> {
         let value = codec::decode(bytes, VALUE_BYTES_MAX);
         value.map_err(|e| self.corrupt(format!("{what}: {e}")))
     }
@@ -140,10 +145,54 @@ impl Snapshot<'_> {
         Ok(out)
     }
 
-    /// The header of a height; genesis has none.
+    /// Blocks at this height and below are not kept, but for the headers and certificates of slot blocks (F4, F6).
+    pub fn base(&self) -> Result<Height, StorageError> {
+        let Some(bytes) = self.read.get(META, META_BASE)? else {
+            return Ok(Height(0));
+        };
+        read_height(bytes).ok_or_else(|| self.corrupt("the base has another size"))
+    }
+
+    /// Header and certificate of the slot block at a height. Kept for ever.
+    pub fn slot_header(
+        &self,
+        height: Height,
+    ) -> Result<Option<(Header, Certificate)>, StorageError> {
+        self.value(SLOTS, &height_key(height), "slot header")
+    }
+
+    /// Slot headers with their certificates from a height on, ascending, until `take` has had enough.
+    pub fn slot_headers(
+        &self,
+        from: Height,
+        mut take: impl FnMut(Header, Certificate) -> Result<bool, StorageError>,
+    ) -> Result<(), StorageError> {
+        self.read.scan(SLOTS, &height_key(from), |_, value| {
+            let (header, certificate) = self.decode("slot header", value)?;
+            Ok(match take(header, certificate)? {
+                true => Scan::More,
+                false => Scan::Stop,
+            })
+        })
+    }
+
+    /// The validator set with this hash, if it was ever in force.
+    pub fn validator_set(&self, hash: &Hash) -> Result<Option<ValidatorSet>, StorageError> {
+        self.value(SETS, &hash.0, "validator set")
+    }
+
+    /// A block and its certificate as a Block frame holds them, without looking into either.
+    pub fn certified_bytes(&self, height: Height) -> Result<Option<Vec<u8>>, StorageError> {
+        let key = height_key(height);
+        let block = self.read.get(BLOCKS, &key)?;
+        let certificate = self.read.get(CERTIFICATES, &key)?;
+        Ok(block.zip(certificate).map(|(b, c)| [b, c].concat()))
+    }
+
+    /// The header of a height; genesis has none, nor have blocks at or below the base but slot blocks.
     pub fn header(&self, height: Height) -> Result<Option<Header>, StorageError> {
         let Some(bytes) = self.read.get(BLOCKS, &height_key(height))? else {
-            return Ok(None);
+            return Ok(self.slot_header(height)?.map(|(header, _)| header));
         };
         let header = bytes.get(..HEADER_BYTES);
         let header = header.ok_or_else(|| self.corrupt("a block is cut short"))?;
@@ -156,9 +205,14 @@ impl Snapshot<'_> {
         Ok(block.map(Arc::new))
     }
 
-    /// The certificate of a height; genesis has none.
+    /// The certificate of a height; genesis has none, nor have blocks at or below the base but slot blocks.
     pub fn certificate(&self, height: Height) -> Result<Option<Certificate>, StorageError> {
-        self.value(CERTIFICATES, &height_key(height), "certificate")
+        match self.value(CERTIFICATES, &height_key(height), "certificate")? {
+            Some(certificate) => Ok(Some(certificate)),
+            None => Ok(self
+                .slot_header(height)?
+                .map(|(_, certificate)| certificate)),
+        }
     }
 
     /// How to take the block of a height back; of the last `max_reorg` blocks.

@@ -3,13 +3,14 @@
 //! Keys are big-endian, so that a scan meets them in numeric order. Values are the canonical encoding (L7) unless drawn
 //! otherwise. `h` is a height, u64 big-endian; an outpoint key is txid 32, index u32 big-endian.
 //!
-//! Ledger environment (`lmdb/`), format 1:
+//! Ledger environment (`lmdb/`), format 2:
 //! ```text
 //! table         key                              value
 //! meta          "format"                         magic "TCLG", format u32 little-endian
 //!               "chain"                          chain id 32
 //!               "genesis"                        Genesis
 //!               "genesis-root"                   state root at height 0, 32
+//!               "base"                           h: blocks at and below it are not kept (F4, F6); absent: 0
 //! parts         part u8 (ledger::state::Part)    that part of the state at the tip
 //! buckets       bucket u8                        LtHash lanes, 2,048 bytes
 //! coins         outpoint key                     Coin
@@ -21,9 +22,12 @@
 //! blocks        h, from 1                        Block; its first 380 bytes are the header
 //! certificates  h, from 1                        Certificate
 //! undo          h of the last max_reorg blocks   Undo
+//! slots         h of each slot block             Header, Certificate: kept for ever (F6)
+//! sets          validators hash 32               ValidatorSet: every set that was ever in force (F2, S10)
 //! ```
-//! One transaction takes all tables from one tip to another (S5), so no reader and no crash sees a mixture.
-//! History: 1 = first format.
+//! One transaction takes all tables from one tip to another (S5), so no reader and no crash sees a mixture. Below the base,
+//! history, heights, blocks, certificates, undo and txids have no entries but those of slot blocks in history and heights.
+//! History: 1 = first format; 2 = slots, sets and base.
 //!
 //! Signer environment (`signer/`), format 1:
 //! ```text
@@ -44,7 +48,7 @@ use crate::types::ids::{Height, OutPoint, Txid};
 use serde::{Deserialize, Serialize};
 
 /// Newest format of the ledger environment that this software reads and the only one it writes.
-pub const LEDGER_FORMAT: u32 = 1;
+pub const LEDGER_FORMAT: u32 = 2;
 /// First bytes of the format entry of a ledger.
 pub const LEDGER_MAGIC: [u8; 4] = *b"TCLG";
 /// Bytes of an encoded header.
@@ -53,7 +57,7 @@ pub const HEADER_BYTES: usize = 380;
 pub(super) const VALUE_BYTES_MAX: usize = 256 << 20;
 
 /// Names of the ledger's tables, in the order of the constants below.
-pub(super) const LEDGER_TABLES: [&str; 11] = [
+pub(super) const LEDGER_TABLES: [&str; 13] = [
     "meta",
     "parts",
     "buckets",
@@ -65,6 +69,8 @@ pub(super) const LEDGER_TABLES: [&str; 11] = [
     "blocks",
     "certificates",
     "undo",
+    "slots",
+    "sets",
 ];
 pub(super) const META: Table = Table(0);
 pub(super) const PARTS: Table = Table(1);
@@ -77,11 +83,14 @@ pub(super) const HEIGHTS: Table = Table(7);
 pub(super) const BLOCKS: Table = Table(8);
 pub(super) const CERTIFICATES: Table = Table(9);
 pub(super) const UNDO: Table = Table(10);
+pub(super) const SLOTS: Table = Table(11);
+pub(super) const SETS: Table = Table(12);
 
 pub(super) const META_FORMAT: &[u8] = b"format";
 pub(super) const META_CHAIN: &[u8] = b"chain";
 pub(super) const META_GENESIS: &[u8] = b"genesis";
 pub(super) const META_GENESIS_ROOT: &[u8] = b"genesis-root";
+pub(super) const META_BASE: &[u8] = b"base";
 
 /// Bytes of an outpoint key.
 pub(super) const OUTPOINT_KEY_BYTES: usize = 36;

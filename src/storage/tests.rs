@@ -317,7 +317,7 @@ fn foreign_newer_and_damaged_ledgers_are_told_apart() {
             .unwrap();
         (error.exit_code(), error.to_string())
     };
-    let newer = [LEDGER_MAGIC, 2u32.to_le_bytes()].concat();
+    let newer = [LEDGER_MAGIC, (LEDGER_FORMAT + 1).to_le_bytes()].concat();
     let format = damage(dir.path(), META, META_FORMAT, &newer);
     assert_eq!(code().0, 78, "newer schema: refused");
     damage(dir.path(), META, META_FORMAT, &format);
@@ -344,6 +344,39 @@ fn foreign_newer_and_damaged_ledgers_are_told_apart() {
         65,
         "a ledger without its format entry is never taken for an empty one"
     );
+}
+
+#[test]
+fn a_ledger_of_format_1_gets_its_slot_headers_and_sets() {
+    let dir = TempDir::new("store-upgrade");
+    let mut net = Net::new(small_genesis());
+    let all = blocks(&mut net, 12);
+    let store = open(dir.path());
+    store.commit(&all).unwrap();
+    let slots = |store: &LedgerStore| {
+        let mut out = Vec::new();
+        let view = store.snapshot().unwrap();
+        let take = |header: crate::types::block::Header, certificate| {
+            out.push((header, certificate));
+            Ok(true)
+        };
+        view.slot_headers(Height(0), take).unwrap();
+        out
+    };
+    let before = slots(&store);
+    assert_eq!(before.len(), 2, "heights 5 and 10 are slot blocks");
+    drop(store);
+    for (header, _) in &before {
+        damage(dir.path(), SLOTS, &height_key(header.height), &[]);
+    }
+    let set = net.state.validators_hash;
+    damage(dir.path(), SETS, &set.0, &[]);
+    let old = [LEDGER_MAGIC, 1u32.to_le_bytes()].concat();
+    damage(dir.path(), META, META_FORMAT, &old);
+    let store = open(dir.path());
+    assert_eq!(slots(&store), before);
+    let found = store.validator_set(&set).unwrap();
+    assert_eq!(found.as_ref(), Some(&*net.state.validators));
 }
 
 /// Puts `value` under `key`, or removes the entry if `value` is empty and the entry is not. What was there.

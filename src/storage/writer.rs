@@ -8,6 +8,7 @@ use super::env::{Env, EnvStats, Options, Scan, Write};
 use super::error::StorageError;
 use super::reader::Snapshot;
 use super::schema::*;
+use crate::crypto::hash::Hash;
 use crate::ledger::coins::CoinList;
 use crate::ledger::coins::{Coin, CoinView, ViewError};
 use crate::ledger::decided::DecidedBlock;
@@ -19,6 +20,7 @@ use crate::types::block::{Block, Certificate, Header};
 use crate::types::codec;
 use crate::types::genesis::Genesis;
 use crate::types::ids::*;
+use crate::types::validators::ValidatorSet;
 use parking_lot::RwLock;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -67,6 +69,7 @@ impl LedgerStore {
             create(&env, genesis)?;
         }
         check_meta(&env, genesis)?;
+        upgrade(&env, genesis)?;
         let view = Snapshot {
             read: env.read()?,
             dir: env.dir(),
@@ -166,6 +169,21 @@ impl LedgerStore {
     pub fn certificate(&self, height: Height) -> Result<Option<Certificate>, StorageError> {
         self.snapshot()?.certificate(height)
     }
+    /// [`Snapshot::base`].
+    pub fn base(&self) -> Result<Height, StorageError> {
+        self.snapshot()?.base()
+    }
+    /// [`Snapshot::slot_header`].
+    pub fn slot_header(
+        &self,
+        height: Height,
+    ) -> Result<Option<(Header, Certificate)>, StorageError> {
+        self.snapshot()?.slot_header(height)
+    }
+    /// [`Snapshot::validator_set`].
+    pub fn validator_set(&self, hash: &Hash) -> Result<Option<ValidatorSet>, StorageError> {
+        self.snapshot()?.validator_set(hash)
+    }
     /// [`Snapshot::undo`].
     pub fn undo(&self, height: Height) -> Result<Option<Undo>, StorageError> {
         self.snapshot()?.undo(height)
@@ -219,13 +237,63 @@ fn create(env: &Env, genesis: &Genesis) -> Result<(), StorageError> {
     let mut write = env.write()?;
     put_coins(&mut write, env.dir(), &coins.collect())?;
     put_state(&mut write, None, &state, &(0..=u8::MAX).collect())?;
+    put_set(&mut write, &state.validators)?;
     write.put(HISTORY, &height_key(Height(0)), &id.0.0)?;
     write.put(HEIGHTS, &id.0.0, &height_key(Height(0)))?;
-    let format = [LEDGER_MAGIC, LEDGER_FORMAT.to_le_bytes()].concat();
-    write.put(META, META_FORMAT, &format)?;
+    write.put(META, META_FORMAT, &format_entry())?;
     write.put(META, META_CHAIN, &state.chain_id().0.0)?;
     write.put(META, META_GENESIS, &codec::encode(genesis))?;
     write.put(META, META_GENESIS_ROOT, &state.root().0)?;
+    write.commit()
+}
+
+pub(super) fn format_entry() -> Vec<u8> {
+    [LEDGER_MAGIC, LEDGER_FORMAT.to_le_bytes()].concat()
+}
+
+pub(super) fn put_set(write: &mut Write<'_>, set: &ValidatorSet) -> Result<(), StorageError> {
+    write.put(SETS, &set.hash().0, &codec::encode(set))
+}
+
+/// A ledger of format 1 gets what format 2 added. Sets that came and went before `max_reorg` blocks ago are lost to it.
+fn upgrade(env: &Env, genesis: &Genesis) -> Result<(), StorageError> {
+    let read = env.read()?;
+    if read.get(META, META_FORMAT)? == Some(&format_entry()[..]) {
+        return Ok(());
+    }
+    log::info!(
+        "{}: bringing the ledger to format {LEDGER_FORMAT}",
+        env.dir().display()
+    );
+    let view = Snapshot {
+        read,
+        dir: env.dir(),
+    };
+    let tip = view.state(genesis)?;
+    let mut write = env.write()?;
+    for set in [
+        &State::genesis(genesis).validators,
+        &tip.validators,
+        &tip.last_validators,
+    ] {
+        put_set(&mut write, set)?;
+    }
+    for height in (1..=tip.height().0).map(Height) {
+        if let (Some(header), Some(certificate)) = (view.header(height)?, view.certificate(height)?)
+            && !header.slot_root.is_zero()
+        {
+            write.put(
+                SLOTS,
+                &height_key(height),
+                &codec::encode(&(header, certificate)),
+            )?;
+        }
+        if height.0.is_multiple_of(100_000) {
+            log::info!("format {LEDGER_FORMAT}: block {height} of {}", tip.height());
+        }
+    }
+    write.put(META, META_FORMAT, &format_entry())?;
+    drop(view);
     write.commit()
 }
 
@@ -401,7 +469,14 @@ fn put_blocks(
     let mut positions = BTreeMap::new();
     for decided in batch {
         let (height, id) = (decided.certificate.height, decided.certificate.block);
-        let key = height_key(height);
+        let (key, header) = (height_key(height), &decided.block.header);
+        // L13: slot_root is zero in a block that is no slot block.
+        if !header.slot_root.is_zero() {
+            write.put(SLOTS, &key, &codec::encode(&(header, &decided.certificate)))?;
+        }
+        if header.next_validators_hash != header.validators_hash {
+            put_set(write, &decided.delta.after.validators)?;
+        }
         let fresh = write.insert(BLOCKS, &key, &codec::encode(&*decided.block))?
             && write.insert(CERTIFICATES, &key, &codec::encode(&decided.certificate))?
             && write.insert(UNDO, &key, &codec::encode(&decided.delta.undo))?
@@ -435,7 +510,7 @@ fn changed_buckets(batch: &[DecidedBlock]) -> BTreeSet<u8> {
         .collect()
 }
 
-fn put_state(
+pub(super) fn put_state(
     write: &mut Write<'_>,
     before: Option<&State>,
     after: &State,

@@ -1,12 +1,12 @@
 //! The machine: one input in, effects out.
 
+use super::headers::Skeleton;
 use super::peers::Peers;
 use super::serve::counted_size;
 use super::window::{Candidate, Stage, Window, bound_together};
 use super::*;
 use crate::base::time::Now;
-use crate::types::ids::ChainId;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Fetches what its node lacks.
 pub struct Machine {
@@ -14,8 +14,11 @@ pub struct Machine {
     tip: Applied,
     peers: Peers,
     window: Window,
+    skeleton: Skeleton,
     effects: VecDeque<Effect>,
     next_ticket: u64,
+    /// Heights of candidates whose signatures are being checked.
+    tickets: BTreeMap<u64, u64>,
     deadline: Option<MonoUs>,
     /// Since when a peer is ahead and the tip has not moved.
     behind_since: Option<MonoUs>,
@@ -23,22 +26,44 @@ pub struct Machine {
     pending: Option<(u64, MonoUs)>,
     /// Height and time at which the catch-up under way began.
     begun: Option<(u64, MonoUs)>,
+    /// Up to here every candidate follows the one below and is being verified.
+    linked: u64,
+    /// Up to here candidates were handed over.
+    delivered: u64,
+    /// Something has changed that lets more be asked for; the tip at the last look.
+    replan: bool,
+    planned: u64,
+    /// Height of the best peer when nobody had more slot headers.
+    headers_to: Option<u64>,
+    /// A block that the operator vouches for (F2).
+    root: Option<(Height, BlockId)>,
+    /// Whether bodies are wanted at all: not while a snapshot is being fetched.
+    bodies: bool,
 }
 
 impl Machine {
-    /// A machine for a node that stands at `tip`.
-    pub fn new(chain: ChainId, tip: Applied) -> Machine {
+    /// A machine for a node that stands at `tip`. `root`: no other block of its height is taken (F2).
+    pub fn new(chain: ChainId, tip: Applied, root: Option<(Height, BlockId)>) -> Machine {
         Machine {
             chain,
+            skeleton: Skeleton::new(&tip),
+            linked: tip.height.0,
+            delivered: tip.height.0,
             tip,
             peers: Peers::default(),
             window: Window::default(),
             effects: VecDeque::new(),
             next_ticket: 0,
+            tickets: BTreeMap::new(),
             deadline: None,
             behind_since: None,
             pending: None,
             begun: None,
+            replan: true,
+            planned: 0,
+            headers_to: None,
+            root,
+            bodies: true,
         }
     }
 
@@ -46,23 +71,42 @@ impl Machine {
     pub fn handle(&mut self, now: Now, input: Input) {
         let at = now.mono;
         match input {
-            Input::Position { peer, height } => self.peers.position(at, peer, height),
-            Input::Gone { peer } => self.peers.gone(peer),
+            Input::Position { peer, height } => {
+                self.peers.position(at, peer, height);
+                self.replan = true;
+            }
+            Input::Gone { peer } => {
+                self.peers.gone(peer);
+                self.skeleton.drop_peer(peer);
+                self.replan = true;
+            }
             Input::Block {
                 peer,
                 block,
                 certificate,
             } => self.arrived(at, peer, block, certificate),
-            Input::Unavailable { peer, height } => {
+            Input::Unavailable {
+                peer,
+                height,
+                first,
+            } => {
                 if height > self.tip.height {
-                    self.peers.rest(at, peer, REST_MAX_MS);
+                    self.peers.pruned(at, peer, height.0, first.0);
+                    self.replan = true;
                 }
+            }
+            Input::Headers { peer, headers } => self.headers(at, peer, &headers),
+            Input::HeadersVerdict { ticket, good } => {
+                if let Some(liar) = self.skeleton.verdict(ticket, good) {
+                    self.fault(liar, Fault::BadCertificate);
+                }
+                self.replan = true;
             }
             Input::Verdict { ticket, outcome } => self.verdict(at, ticket, outcome),
             Input::Applied(tip) => self.applied(tip),
-            Input::Tick => {}
+            Input::Tick => self.replan = true,
         }
-        self.peers.expire(at);
+        self.replan |= self.peers.expire(at);
         for peer in self.peers.stale(at) {
             self.effects.push_back(Effect::Refresh { peer });
         }
@@ -70,7 +114,11 @@ impl Machine {
         self.deliver();
         self.recover(at);
         self.pace(at);
-        self.schedule(at);
+        self.ask_headers(at);
+        if std::mem::take(&mut self.replan) {
+            self.planned = self.tip.height.0;
+            self.schedule(at);
+        }
         self.wake(at);
     }
 
@@ -79,12 +127,35 @@ impl Machine {
         self.effects.pop_front()
     }
 
+    /// Whether blocks are to be fetched, or only slot headers.
+    pub fn want_bodies(&mut self, wanted: bool) {
+        self.bodies = wanted;
+        self.replan = true;
+    }
+
+    /// The verified slot header at a height above the tip.
+    pub fn slot_head(&self, height: Height) -> Option<SlotHead> {
+        self.skeleton.at(height.0).copied()
+    }
+
+    /// The set with this hash, if it decides heights near the tip or above a verified slot header.
+    pub fn set(&self, hash: &Hash) -> Option<Arc<ValidatorSet>> {
+        self.skeleton.set(hash).cloned()
+    }
+
+    /// Whether all slot headers that peers have are verified.
+    pub fn headers_done(&self, now: Now) -> bool {
+        let best = self.peers.best(now.mono);
+        !self.skeleton.is_busy() && best.is_some() && self.headers_to.is_some()
+    }
+
     fn arrived(&mut self, now: MonoUs, peer: Peer, block: Arc<Block>, certificate: Certificate) {
         let height = block.header.height.0;
         let bytes = counted_size(&block, &certificate);
-        if !self.peers.answered(now, peer, height, bytes) {
+        let Some(done) = self.peers.answered(now, peer, height, bytes) else {
             return;
-        }
+        };
+        self.replan |= done;
         let id = block.id();
         if let Some(why) = bound_together(&block, id, &certificate) {
             self.fault(peer, why);
@@ -110,17 +181,92 @@ impl Machine {
         }
     }
 
+    /// Slot headers have come: their signatures are checked together.
+    fn headers(&mut self, now: MonoUs, peer: Peer, found: &[CertifiedHeader]) {
+        let was_asked = self.skeleton.asked.is_some_and(|(asked, _)| asked == peer);
+        let ticket = self.next_ticket;
+        match self.skeleton.answered(self.chain, peer, found, ticket, now) {
+            Err(why) => self.fault(peer, why),
+            Ok(Some(checks)) => {
+                self.next_ticket += 1;
+                self.effects
+                    .push_back(Effect::VerifyHeaders { ticket, checks });
+            }
+            Ok(None) if was_asked => self.headers_to = self.peers.best(now).or(Some(0)),
+            Ok(None) => {}
+        }
+        self.replan = true;
+    }
+
+    /// How far the best peer is ahead.
+    fn lag(&self, now: MonoUs) -> u64 {
+        let best = self.peers.best(now).unwrap_or(0);
+        best.saturating_sub(self.tip.height.0)
+    }
+
+    /// Asks for slot headers while far behind.
+    fn ask_headers(&mut self, now: MonoUs) {
+        self.skeleton.expire(now);
+        if let Some((peer, until)) = self.skeleton.asked
+            && until <= now
+        {
+            self.skeleton.asked = None;
+            self.peers.late(now, peer);
+        }
+        let Some(best) = self.peers.best(now).filter(|_| self.begun.is_some()) else {
+            return;
+        };
+        let grown = self
+            .headers_to
+            .is_none_or(|to| best >= to.saturating_add(LAG_FOR_HEADERS));
+        if self.skeleton.is_busy() || !grown || self.lag(now) < LAG_FOR_HEADERS {
+            return;
+        }
+        let from = self.skeleton.top().height;
+        if let Some(peer) = self.peers.for_headers(now, from.0) {
+            let until = now.plus_ms(self.peers.timeout_ms(peer));
+            self.skeleton.asked = Some((peer, until));
+            let from = from.next();
+            self.effects
+                .push_back(Effect::RequestHeaders { peer, from });
+        }
+    }
+
+    /// F1: nothing is asked for or handed over before the first slot headers are there, if there are any.
+    fn headers_come_first(&self, now: MonoUs) -> bool {
+        self.headers_to.is_none()
+            && self.skeleton.top().height <= self.tip.height
+            && self.lag(now) >= LAG_FOR_HEADERS
+            && self.skeleton.is_busy()
+    }
+
     /// A provable fault: everything of this peer that is not verified goes.
     fn fault(&mut self, peer: Peer, why: Fault) {
         self.peers.faulty(peer);
-        self.window.retain(|_, c| c.peer != peer || c.trusted());
+        self.skeleton.drop_peer(peer);
+        self.drop_untrusted(peer);
         self.effects.push_back(Effect::Fault { peer, why });
     }
 
     /// The peer is on another chain: its blocks are of no use.
     fn stray(&mut self, now: MonoUs, peer: Peer) {
         self.peers.rest(now, peer, REST_MAX_MS);
+        self.drop_untrusted(peer);
+    }
+
+    fn drop_untrusted(&mut self, peer: Peer) {
         self.window.retain(|_, c| c.peer != peer || c.trusted());
+        self.linked = self.tip.height.0;
+        self.replan = true;
+    }
+
+    /// Starts over from the tip.
+    fn clear(&mut self) {
+        self.window.clear();
+        self.tickets.clear();
+        self.linked = self.tip.height.0;
+        self.delivered = self.tip.height.0;
+        self.replan = true;
     }
 
     fn verdict(
@@ -129,7 +275,8 @@ impl Machine {
         ticket: u64,
         outcome: Result<Verified<Certificate>, Certificate>,
     ) {
-        let Some(height) = self.window.height_of(ticket) else {
+        let height = self.tickets.remove(&ticket);
+        let Some(height) = height.filter(|height| self.window.awaits(*height, ticket)) else {
             return;
         };
         let Some(candidate) = self.window.get_mut(height) else {
@@ -143,6 +290,7 @@ impl Machine {
             Ok(certificate) => {
                 let block = candidate.block.clone();
                 self.window.remove(height);
+                self.linked = self.tip.height.0;
                 self.stray(now, peer);
                 self.effects.push_back(Effect::Conflict {
                     peer,
@@ -158,26 +306,41 @@ impl Machine {
             Some(candidate) => candidate.id == tip.block,
             None => true,
         };
-        if tip.height < self.tip.height || !on_chain {
-            // The node went another way than what is held here.
-            self.window.clear();
-            self.peers.forget_requests();
-        } else {
-            let height = tip.height.0;
-            self.window.retain(|h, _| h > height);
-            self.peers.applied(height);
-        }
         if tip.height != self.tip.height {
             self.behind_since = None;
         }
+        let back = tip.height < self.tip.height || !on_chain;
         self.tip = tip;
+        self.skeleton.applied(&self.tip);
+        let height = self.tip.height.0;
+        if back {
+            // The node went another way than what is held here.
+            self.clear();
+            self.skeleton.forget();
+            self.headers_to = None;
+            self.peers.forget_requests();
+        } else {
+            self.window.applied(height);
+            self.peers.applied(height);
+            self.linked = self.linked.max(height);
+            self.delivered = self.delivered.max(height);
+        }
+        let idle = self.peers.in_flight().next().is_none();
+        self.replan |= idle || height.abs_diff(self.planned) >= REPLAN_BLOCKS;
     }
 
-    /// Walks up from the tip as long as every block follows the one below, and sends off certificates whose set is known.
+    /// Walks up as long as every block follows the one below, and sends off certificates whose set is known.
     fn link(&mut self, now: MonoUs) {
         let known = self.tip.validators_hash;
-        let (mut parent, mut set, mut sure) = (self.tip.block, known, true);
-        let mut height = self.tip.height.0;
+        let mut height = self.linked.max(self.tip.height.0);
+        let (mut parent, mut set, mut sure) = match self.window.get(height) {
+            Some(last) => (
+                last.id,
+                last.block.header.next_validators_hash,
+                last.trusted(),
+            ),
+            None => (self.tip.block, known, true),
+        };
         loop {
             height += 1;
             let Some(candidate) = self.window.get(height) else {
@@ -186,27 +349,35 @@ impl Machine {
             let header = &candidate.block.header;
             let follows = header.parent == parent;
             let (id, next, peer) = (candidate.id, header.next_validators_hash, candidate.peer);
-            if !follows || header.validators_hash != set {
+            if self
+                .root
+                .is_some_and(|(of, wanted)| of.0 == height && wanted != id)
+            {
+                // The operator vouches for another block: whoever serves this one is on another chain.
+                self.stray(now, peer);
+                return;
+            }
+            let other = self.skeleton.at(height).is_some_and(|head| head.id != id);
+            if !follows || header.validators_hash != set || other {
                 if !sure {
                     // The block below may be the wrong one.
                     return;
                 }
                 let claimed = header.validators_hash;
-                if follows {
+                let provable = claimed == set && self.skeleton.set(&set).is_some();
+                if follows && claimed != set {
                     self.fault(peer, Fault::WrongSet);
-                } else if claimed == known && set == known {
+                } else if provable {
                     self.verify(height, false);
                 } else {
                     self.stray(now, peer);
                 }
                 return;
             }
-            if set != known {
+            if self.skeleton.set(&set).is_none() || !self.verify(height, true) {
                 return;
             }
-            if !self.verify(height, true) {
-                return;
-            }
+            self.linked = height;
             sure = self.window.get(height).is_some_and(Candidate::trusted);
             (parent, set) = (id, next);
         }
@@ -222,18 +393,23 @@ impl Machine {
             return true;
         };
         let peer = candidate.peer;
-        let branch = candidate.block.header.branch;
+        let header = &candidate.block.header;
+        let Some(set) = self.skeleton.set(&header.validators_hash) else {
+            return false;
+        };
+        let branch = header.branch;
         let before = std::mem::replace(&mut candidate.stage, Stage::Verifying { ticket, follows });
         let Stage::Arrived(certificate) = before else {
             return true;
         };
-        match certificate.checks(self.chain, branch, &self.tip.validators) {
+        match certificate.checks(self.chain, branch, set) {
             Err(_) => {
                 self.fault(peer, Fault::BadCertificate);
                 false
             }
             Ok(checks) => {
                 self.next_ticket += 1;
+                self.tickets.insert(ticket, height);
                 self.effects.push_back(Effect::Verify {
                     ticket,
                     certificate,
@@ -246,19 +422,22 @@ impl Machine {
 
     /// Hands over what is verified, in order, a few blocks ahead of what the node has applied.
     fn deliver(&mut self) {
-        let first = self.tip.height.0 + 1;
-        for height in first..first + DELIVERED_COUNT_MAX as u64 {
-            let Some(candidate) = self.window.get_mut(height) else {
+        let last = self.tip.height.0 + DELIVERED_COUNT_MAX as u64;
+        let top = self.skeleton.top().height.0;
+        while self.delivered < last {
+            let height = self.delivered + 1;
+            let Some(candidate) = self.window.get_mut(height).filter(|c| c.trusted()) else {
                 return;
             };
-            if !candidate.trusted() {
-                return;
-            }
+            self.delivered = height;
             let before = std::mem::replace(&mut candidate.stage, Stage::Delivered);
             if let Stage::Verified(certificate) = before {
                 let block = candidate.block.clone();
-                self.effects
-                    .push_back(Effect::Deliver { block, certificate });
+                self.effects.push_back(Effect::Deliver {
+                    block,
+                    certificate,
+                    trusted: height <= top,
+                });
             }
         }
     }
@@ -275,7 +454,7 @@ impl Machine {
             None => self.pending = Some((height, now)),
             Some((_, since)) if since.plus_ms(LOST_MS) <= now => {
                 self.pending = None;
-                self.window.clear();
+                self.clear();
             }
             Some(_) => {}
         }
@@ -284,7 +463,7 @@ impl Machine {
     /// Begins and ends catching up.
     fn pace(&mut self, now: MonoUs) {
         let tip = self.tip.height.0;
-        let lag = self.peers.best(now).unwrap_or(0).saturating_sub(tip);
+        let lag = self.lag(now);
         if lag == 0 {
             self.behind_since = None;
             self.begun = None;
@@ -298,6 +477,7 @@ impl Machine {
         let waited = since.plus_ms(PATIENCE_MS) <= now;
         if self.begun.is_none() && (lag >= LAG_AT_ONCE || waited) {
             self.begun = Some((tip, now));
+            self.replan = true;
         }
     }
 
@@ -306,6 +486,9 @@ impl Machine {
         let (Some(_), Some(best)) = (self.begun, self.peers.best(now)) else {
             return;
         };
+        if !self.bodies || self.headers_come_first(now) {
+            return;
+        }
         let tip = self.tip.height.0;
         let top = best.min(tip.saturating_add(SYNC_WINDOW_BLOCKS));
         let peers = self.peers.count_above(now, tip).max(1) as u64;
@@ -349,9 +532,9 @@ impl Machine {
 
     /// How many heights from `height` on, at most `most`, are neither here nor asked for.
     fn gap(&self, height: u64, most: u64) -> u64 {
-        let held = self.window.iter().map(|(h, _)| h);
+        let held = self.window.next_above(height).into_iter();
         let asked = self.peers.in_flight().map(|r| r.next);
-        let next = held.chain(asked).filter(|h| *h > height).min();
+        let next = held.chain(asked.filter(|h| *h > height)).min();
         next.map_or(most, |next| most.min(next - height))
     }
 
@@ -362,7 +545,8 @@ impl Machine {
         };
         let lost = self.pending.map(|(_, since)| since.plus_ms(LOST_MS));
         let deadline = self.peers.deadline(now).into_iter();
-        let deadline = deadline.chain(patience).chain(lost).min();
+        let headers = self.skeleton.asked.map(|(_, until)| until);
+        let deadline = deadline.chain(patience).chain(lost).chain(headers).min();
         if deadline != self.deadline {
             self.deadline = deadline;
             self.effects.push_back(Effect::SetDeadline(deadline));
@@ -386,20 +570,27 @@ impl Machine {
             blocks_per_1000_s: rate as u64,
             requests: self.peers.in_flight().count(),
             held_bytes: self.window.bytes(),
-            waiting: self.waiting(to),
+            waiting: self.waiting(now.mono, to),
+            headers: self.skeleton.top().height,
+            asked: self.peers.asked(),
         }
     }
 
-    fn waiting(&self, to: Height) -> Waiting {
+    fn waiting(&self, now: MonoUs, to: Height) -> Waiting {
         if to <= self.tip.height {
             return Waiting::UpToDate;
         }
         if self.begun.is_none() {
             return Waiting::ForConsensus;
         }
-        match self.window.get(self.tip.height.0 + 1).map(|c| &c.stage) {
+        if !self.bodies || self.headers_come_first(now) {
+            return Waiting::ForHeaders;
+        }
+        let next = self.tip.height.0 + 1;
+        match self.window.get(next).map(|c| &c.stage) {
             Some(Stage::Delivered | Stage::Verified(_)) => Waiting::ForApply,
             Some(Stage::Verifying { .. } | Stage::Arrived(_)) => Waiting::ForVerdicts,
+            None if self.peers.is_pruned(now, next) => Waiting::Pruned,
             None if self.peers.in_flight().next().is_none() => Waiting::ForPeers,
             None => Waiting::ForBlocks,
         }

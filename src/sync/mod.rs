@@ -4,10 +4,12 @@
 //! together (body to header, header to parent, certificate to the validator set) and hand it over in order of height.
 //! Inputs: peers' positions, blocks, verdicts on signatures, what the node has applied, time. Outputs: [`Effect`]s.
 //!
+//! Slot headers come first: with the sets they announce, certificates of a whole window can be checked at once, also where
+//! sets change, and everything at or below the newest of them is behind a trusted header (F3).
+//!
 //! What makes a block deliverable: its body hashes to its header; its header names the block below by id and carries the
-//! set that the block below announced; its certificate holds a quorum of that set with good signatures. Signatures of a
-//! whole window are checked at once while the set stays the same; where it changes, the machine waits until the node has
-//! applied the block that changes it and says what the new set is.
+//! set that the block below announced; its certificate holds a quorum of that set with good signatures. Where the set is not
+//! known yet, the machine waits until a slot header or the node's own ledger brings it.
 //!
 //! It must never deliver out of order or without a verified certificate, hold more than its window, trust a height that a
 //! peer only claims (a peer that cannot serve what it claims rests for a while, longer each time), blame a peer for being
@@ -16,6 +18,7 @@
 //! An answer to a request ends after the number of blocks asked for, or with the block that brings it to
 //! [`SYNC_ANSWER_BYTES`]; both sides count alike, so an answer needs no end mark. Blocks come in order of height.
 
+mod headers;
 mod machine;
 mod peers;
 mod serve;
@@ -23,19 +26,22 @@ mod serve;
 mod testkit;
 #[cfg(test)]
 mod tests;
+pub mod trust;
 mod window;
 
+pub use headers::SlotHead;
 pub use machine::Machine;
-pub use serve::{BlockReader, answer};
+pub use serve::{BlockReader, answer, answer_encoded, answer_headers};
 
 use crate::base::limits::{
-    FRAME_BLOCK_BYTES, SYNC_RANGE_BLOCKS, SYNC_RANGE_COUNT, SYNC_WINDOW_BYTES,
+    FRAME_BLOCK_BYTES, PEER_COUNT_MAX, SYNC_RANGE_BLOCKS, SYNC_RANGE_COUNT, SYNC_WINDOW_BYTES,
 };
-use crate::base::time::MonoUs;
+use crate::base::time::{MonoUs, WallMs};
 use crate::crypto::hash::Hash;
 use crate::crypto::verify::{Check, Verified};
-use crate::types::block::{Block, Certificate};
-use crate::types::ids::{BlockId, Height};
+use crate::ledger::state::State;
+use crate::types::block::{Block, Certificate, CertifiedHeader};
+use crate::types::ids::{BlockId, ChainId, Height};
 use crate::types::validators::ValidatorSet;
 use std::sync::Arc;
 
@@ -48,7 +54,7 @@ pub const SYNC_WINDOW_BLOCKS: u64 = SYNC_RANGE_BLOCKS * SYNC_RANGE_COUNT as u64;
 /// Requests in flight to one peer.
 pub const REQUESTS_PER_PEER: usize = 2;
 /// Blocks handed over that the node has not applied yet.
-pub const DELIVERED_COUNT_MAX: usize = 16;
+pub const DELIVERED_COUNT_MAX: usize = 64;
 /// This many heights behind, or more: fetch at once.
 pub const LAG_AT_ONCE: u64 = 8;
 /// Fewer behind: consensus usually brings the block itself; fetch when it has not moved for this long, ms.
@@ -64,6 +70,10 @@ pub const REST_MAX_MS: u64 = 30_000;
 /// A block next to the tip that is neither refused nor applied for this long is fetched again, ms: whoever was to check or
 /// apply it has lost it.
 pub const LOST_MS: u64 = 15_000;
+/// This far behind, slot headers are fetched first, heights.
+pub const LAG_FOR_HEADERS: u64 = SYNC_RANGE_BLOCKS;
+/// The tip moves this far before more is asked for, while answers are under way.
+const REPLAN_BLOCKS: u64 = 16;
 /// A peer's position older than this is asked for again, ms (F1).
 pub const POSITION_AGE_MAX_MS: u64 = 30_000;
 
@@ -89,6 +99,29 @@ pub struct Applied {
     pub validators: Arc<ValidatorSet>,
     /// Its hash.
     pub validators_hash: Hash,
+    /// The latest slot block at or below it.
+    pub slot: SlotHead,
+}
+
+impl Applied {
+    /// Of a node whose ledger is at `state`.
+    pub fn of(state: &State) -> Applied {
+        let record = state.slots.records.last();
+        Applied {
+            height: state.height(),
+            block: state.block(),
+            validators: state.validators.clone(),
+            validators_hash: state.validators_hash,
+            slot: SlotHead {
+                height: record.map_or(Height(0), |record| record.first),
+                id: state.tip.prev_slot_block,
+                time: state.tip.time,
+                // Sets change at slot blocks only (M3).
+                next_hash: state.validators_hash,
+                state_root: Hash::ZERO,
+            },
+        }
+    }
 }
 
 /// What happens to the machine.
@@ -121,6 +154,22 @@ pub enum Input {
         peer: Peer,
         /// Which.
         height: Height,
+        /// The lowest height that it can serve.
+        first: Height,
+    },
+    /// A Headers frame arrived.
+    Headers {
+        /// From whom.
+        peer: Peer,
+        /// Slot headers, ascending.
+        headers: Vec<CertifiedHeader>,
+    },
+    /// The outcome of [`Effect::VerifyHeaders`].
+    HeadersVerdict {
+        /// Which.
+        ticket: u64,
+        /// Whether all of them hold.
+        good: bool,
     },
     /// The outcome of [`Effect::Verify`].
     Verdict {
@@ -147,6 +196,20 @@ pub enum Effect {
         /// How many, at most 64.
         count: u16,
     },
+    /// Send GetHeaders for slot headers.
+    RequestHeaders {
+        /// To whom.
+        peer: Peer,
+        /// First height.
+        from: Height,
+    },
+    /// Check signatures of slot headers and say whether all hold with [`Input::HeadersVerdict`].
+    VerifyHeaders {
+        /// Names the answer.
+        ticket: u64,
+        /// Their signatures.
+        checks: Vec<Check>,
+    },
     /// Ask a peer where it stands (a ping does).
     Refresh {
         /// Whom.
@@ -167,6 +230,8 @@ pub enum Effect {
         block: Arc<Block>,
         /// Why it is decided.
         certificate: Verified<Certificate>,
+        /// Whether it is at or below a verified slot header (F3).
+        trusted: bool,
     },
     /// A peer broke a rule, provably.
     Fault {
@@ -215,6 +280,10 @@ pub enum Waiting {
     ForConsensus,
     /// No peer that can be asked is ahead.
     ForPeers,
+    /// Peers are ahead, and none of them keeps the next block any more (F6).
+    Pruned,
+    /// Slot headers were asked for or are being checked.
+    ForHeaders,
     /// Blocks were asked for.
     ForBlocks,
     /// Signatures are being checked.
@@ -229,7 +298,13 @@ impl Waiting {
         match self {
             Waiting::UpToDate => "up to date",
             Waiting::ForConsensus => "close behind, consensus is at work",
-            Waiting::ForPeers => "no usable peer is ahead",
+            Waiting::ForPeers => {
+                "no usable peer is ahead: those that are rest after an error or are asked already"
+            }
+            Waiting::Pruned => {
+                "no connected peer keeps the blocks that come next: set sync.snapshot = true, or connect to a node that keeps all"
+            }
+            Waiting::ForHeaders => "checking slot headers",
             Waiting::ForBlocks => "waiting for blocks from peers",
             Waiting::ForVerdicts => "checking certificates",
             Waiting::ForApply => "applying blocks",
@@ -256,4 +331,8 @@ pub struct Progress {
     pub held_bytes: usize,
     /// Why it waits.
     pub waiting: Waiting,
+    /// Height of the newest verified slot header.
+    pub headers: Height,
+    /// Peers that blocks were asked of.
+    pub asked: usize,
 }

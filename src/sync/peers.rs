@@ -1,7 +1,6 @@
 //! What is known of each peer: where it stands, how it answers, what it was asked for.
 
 use super::*;
-use crate::base::limits::PEER_COUNT_MAX;
 use std::collections::BTreeMap;
 
 /// A request for blocks `next..end`.
@@ -19,6 +18,8 @@ pub(super) struct Request {
 /// A peer.
 pub(super) struct PeerState {
     pub(super) height: u64,
+    /// Lowest height that it keeps, as far as it said.
+    pub(super) first: u64,
     heard: MonoUs,
     /// Smoothed time to the first block of an answer, microseconds; 0: not known.
     latency: u64,
@@ -42,6 +43,13 @@ impl PeerState {
     fn usable(&self, now: MonoUs) -> bool {
         !self.faulty && self.rests_until <= now
     }
+    fn is_late(&mut self, now: MonoUs) {
+        let rest = REST_MS
+            .saturating_mul(1 << self.failures.min(8))
+            .min(REST_MAX_MS);
+        self.failures = self.failures.saturating_add(1);
+        self.rests_until = self.rests_until.max(now.plus_ms(rest));
+    }
     fn timeout_ms(&self) -> u64 {
         let usual = (4 * self.latency / 1_000).clamp(ANSWER_TIMEOUT_MS, 4 * ANSWER_TIMEOUT_MS);
         usual
@@ -58,6 +66,7 @@ impl Peers {
         } else if self.peers.len() < PEER_COUNT_MAX {
             let state = PeerState {
                 height: height.0,
+                first: 0,
                 heard: now,
                 latency: 0,
                 failures: 0,
@@ -89,6 +98,53 @@ impl Peers {
         self.requests.retain(|_, request| request.peer != peer);
     }
 
+    /// It does not keep blocks below `first` (F6); one that says nonsense rests.
+    pub(super) fn pruned(&mut self, now: MonoUs, peer: Peer, height: u64, first: u64) {
+        match self.peers.get_mut(&peer).filter(|_| first > height) {
+            Some(state) => {
+                state.first = first;
+                self.requests
+                    .retain(|_, r| r.peer != peer || r.next >= first);
+            }
+            None => self.rest(now, peer, REST_MAX_MS),
+        }
+    }
+
+    /// Whether somebody ahead of `height` is usable, and none of those keeps it.
+    pub(super) fn is_pruned(&self, now: MonoUs, height: u64) -> bool {
+        let usable = self.peers.values().filter(|p| p.usable(now));
+        let mut ahead = usable.filter(|p| p.height >= height).peekable();
+        ahead.peek().is_some() && ahead.all(|p| p.first > height)
+    }
+
+    /// Whom to ask for slot headers: the highest, the most reliable, the quickest.
+    pub(super) fn for_headers(&self, now: MonoUs, above: u64) -> Option<Peer> {
+        let usable = self.peers.iter().filter(|(_, p)| p.usable(now));
+        let ahead = usable.filter(|(_, p)| p.height > above);
+        let ranked = ahead.map(|(peer, p)| (p.failures, p.latency, *peer));
+        ranked.min().map(|(_, _, peer)| peer)
+    }
+
+    /// How long an answer to a small question may take, ms.
+    pub(super) fn timeout_ms(&self, peer: Peer) -> u64 {
+        self.peers
+            .get(&peer)
+            .map_or(ANSWER_TIMEOUT_MS, PeerState::timeout_ms)
+    }
+
+    /// It did not answer in time: it rests, longer each time.
+    pub(super) fn late(&mut self, now: MonoUs, peer: Peer) {
+        if let Some(state) = self.peers.get_mut(&peer) {
+            state.is_late(now);
+        }
+    }
+
+    /// Peers that have requests.
+    pub(super) fn asked(&self) -> usize {
+        let peers: std::collections::BTreeSet<Peer> = self.in_flight().map(|r| r.peer).collect();
+        peers.len()
+    }
+
     /// Greatest height that a usable peer claims.
     pub(super) fn best(&self, now: MonoUs) -> Option<u64> {
         let usable = self.peers.values().filter(|p| p.usable(now));
@@ -106,7 +162,7 @@ impl Peers {
         let able = self
             .peers
             .iter()
-            .filter(|(_, p)| p.usable(now) && p.height >= height);
+            .filter(|(_, p)| p.usable(now) && p.height >= height && p.first <= height);
         let ranked = able.map(|(peer, p)| (self.busy(*peer), p.failures, p.latency, *peer));
         let (busy, _, _, peer) = ranked.min()?;
         let claimed = self.peers.get(&peer)?.height;
@@ -145,12 +201,18 @@ impl Peers {
         self.next_request += 1;
     }
 
-    /// A block came. Whether this peer was asked for it as the next of an answer.
-    pub(super) fn answered(&mut self, now: MonoUs, peer: Peer, height: u64, bytes: usize) -> bool {
+    /// A block came. `Some` if this peer was asked for it as the next of an answer; whether it was the last of it.
+    pub(super) fn answered(
+        &mut self,
+        now: MonoUs,
+        peer: Peer,
+        height: u64,
+        bytes: usize,
+    ) -> Option<bool> {
         let mut found = self.requests.iter_mut();
         let found = found.find(|(_, r)| r.peer == peer && r.next == height);
         let (Some((key, request)), Some(state)) = (found, self.peers.get_mut(&peer)) else {
-            return false;
+            return None;
         };
         if request.bytes == 0 {
             let took = now.since(request.sent).max(1);
@@ -166,27 +228,29 @@ impl Peers {
         // Who drips its blocks one by one is late with the whole.
         let timeout = state.timeout_ms();
         request.deadline = now.plus_ms(timeout).min(request.sent.plus_ms(4 * timeout));
-        if request.next >= request.end || request.bytes >= SYNC_ANSWER_BYTES {
+        let done = request.next >= request.end || request.bytes >= SYNC_ANSWER_BYTES;
+        if done {
             let key = *key;
             self.requests.remove(&key);
         }
-        true
+        Some(done)
     }
 
-    /// Requests whose time is over: their blocks may be asked for elsewhere, their peers rest.
-    pub(super) fn expire(&mut self, now: MonoUs) {
+    /// Requests whose time is over: their blocks may be asked for elsewhere, their peers rest. Whether there were any.
+    pub(super) fn expire(&mut self, now: MonoUs) -> bool {
+        let mut expired = false;
         for request in self.requests.values_mut() {
             if request.late || request.deadline > now {
                 continue;
             }
             request.late = true;
+            expired = true;
             if let Some(state) = self.peers.get_mut(&request.peer) {
-                let rest = REST_MS
-                    .saturating_mul(1 << state.failures.min(8))
-                    .min(REST_MAX_MS);
-                state.failures = state.failures.saturating_add(1);
-                state.rests_until = state.rests_until.max(now.plus_ms(rest));
+                state.is_late(now);
             }
+        }
+        if !expired {
+            return false;
         }
         // Of one peer only the last requests that were late are remembered.
         let mut late_of: BTreeMap<Peer, usize> = BTreeMap::new();
@@ -200,6 +264,7 @@ impl Peers {
             *count -= 1;
             *count < REQUESTS_PER_PEER
         });
+        true
     }
 
     /// Requests for heights that are applied by now have lost their use.

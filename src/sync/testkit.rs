@@ -117,11 +117,15 @@ impl Chain {
                 proposer: MasternodeId::default(),
                 last_commit_hash: Commit::default().hash(),
                 tx_root: crate::types::block::tx_root([]),
-                slot_root: root,
+                // M3: sets change at slot blocks only.
+                slot_root: match height % change {
+                    0 => slot_root(&self.part),
+                    _ => root,
+                },
                 validators_hash: set(first).hash(),
                 next_validators_hash: set(next).hash(),
                 state_root: Hash::ZERO,
-                prev_slot_block: BlockId::default(),
+                prev_slot_block: self.slot(height - 1).id,
                 history_root: Hash::ZERO,
             };
             let certificate = certify(&header, first, 3);
@@ -135,6 +139,22 @@ impl Chain {
             self.sets.push(next);
         }
         self
+    }
+
+    /// The latest slot block at or below a height.
+    fn slot(&self, height: u64) -> SlotHead {
+        let below = self.blocks.iter().take(height as usize).rev();
+        let mut slots = below
+            .map(|(b, _)| &b.header)
+            .filter(|h| !h.slot_root.is_zero());
+        let found = slots.next();
+        SlotHead {
+            height: found.map_or(Height(0), |h| h.height),
+            id: found.map_or(BlockId(CHAIN.0), |h| h.id()),
+            time: WallMs(0),
+            next_hash: set(self.sets[height as usize]).hash(),
+            state_root: Hash::ZERO,
+        }
     }
 
     pub(super) fn height(&self) -> u64 {
@@ -152,12 +172,32 @@ impl Chain {
             block,
             validators_hash: validators.hash(),
             validators,
+            slot: self.slot(height),
         }
     }
 }
 
 impl BlockReader for Chain {
     type Error = ();
+    fn slot_headers(
+        &self,
+        from: Height,
+        take: &mut dyn FnMut(CertifiedHeader) -> bool,
+    ) -> Result<(), ()> {
+        for (block, certificate) in self.blocks.iter().skip(from.0.max(1) as usize - 1) {
+            let header = &block.header;
+            let changes = header.next_validators_hash != header.validators_hash;
+            let item = CertifiedHeader {
+                header: header.clone(),
+                certificate: certificate.clone(),
+                next: changes.then(|| (*set(self.sets[header.height.0 as usize])).clone()),
+            };
+            if !header.slot_root.is_zero() && !take(item) {
+                break;
+            }
+        }
+        Ok(())
+    }
     fn certified(&self, height: Height) -> Result<Option<(Arc<Block>, Certificate)>, ()> {
         let at = (height.0 as usize).checked_sub(1);
         Ok(at.and_then(|at| self.blocks.get(at)).cloned())
@@ -273,7 +313,7 @@ impl Sim {
         let mut rng = Rng::new(seed);
         let delays = habits.iter().map(|_| 200 + rng.below(300_000)).collect();
         let stranger = Chain::empty(9).grown(chain.height().min(40), 1_000, 5);
-        let sync = Machine::new(CHAIN, chain.applied(0));
+        let sync = Machine::new(CHAIN, chain.applied(0), None);
         let mut sim = Sim {
             chain,
             stranger,
@@ -343,6 +383,36 @@ impl Sim {
         }
     }
 
+    fn answer_headers(&mut self, peer: Peer, from: Height) {
+        let habit = self.habits[peer as usize];
+        let mut headers = answer_headers(&self.chain, from, true).unwrap();
+        match habit {
+            Habit::Silent => return,
+            Habit::OtherChain => headers = answer_headers(&self.stranger, from, true).unwrap(),
+            Habit::Half => headers.truncate(headers.len() / 2),
+            Habit::OwnSet => headers
+                .iter_mut()
+                .filter(|item| item.next.is_some())
+                .for_each(|item| item.next = Some((*set(20)).clone())),
+            _ => headers.iter_mut().for_each(|item| {
+                let found = (
+                    Arc::new(Block {
+                        header: item.header.clone(),
+                        last_commit: Commit::default(),
+                        slot_part: SlotPart::default(),
+                        transactions: Default::default(),
+                    }),
+                    item.certificate.clone(),
+                );
+                if habit == Habit::BadSignature {
+                    item.certificate = corrupt(habit, found, &self.stranger).1;
+                }
+            }),
+        }
+        let delay = self.delays[peer as usize];
+        self.post(delay, Event::Input(Input::Headers { peer, headers }));
+    }
+
     pub(super) fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Request { peer, from, count } => {
@@ -354,6 +424,12 @@ impl Sim {
                 self.answer(peer, from, count);
             }
             Effect::Refresh { peer } => self.announce(peer),
+            Effect::RequestHeaders { peer, from } => self.answer_headers(peer, from),
+            Effect::VerifyHeaders { ticket, checks } => {
+                let good = crate::crypto::verify::verify_all(&checks);
+                let delay = 100 + self.rng.below(5_000);
+                self.post(delay, Event::Input(Input::HeadersVerdict { ticket, good }));
+            }
             Effect::Verify {
                 ticket,
                 certificate,
@@ -363,7 +439,9 @@ impl Sim {
                 let delay = 100 + self.rng.below(5_000);
                 self.post(delay, Event::Input(Input::Verdict { ticket, outcome }));
             }
-            Effect::Deliver { block, certificate } => {
+            Effect::Deliver {
+                block, certificate, ..
+            } => {
                 let height = block.header.height.0;
                 assert_eq!(height, self.delivered + 1, "F1: in order, each once");
                 let expected = &self.chain.blocks[height as usize - 1].0;

@@ -57,7 +57,7 @@ fn a_single_slow_peer_is_waited_for() {
 #[test]
 fn close_behind_consensus_goes_first() {
     let chain = Chain::new(3, 1_000, 0);
-    let mut sync = Machine::new(CHAIN, chain.applied(0));
+    let mut sync = Machine::new(CHAIN, chain.applied(0), None);
     let position = |height| Input::Position {
         peer: 1,
         height: Height(height),
@@ -78,7 +78,7 @@ fn close_behind_consensus_goes_first() {
     assert!(!asked(&mut sync), "consensus moves: nothing to fetch");
     sync.handle(now(2 * just_before), Input::Tick);
     assert!(asked(&mut sync), "it does not move: fetch");
-    let mut sync = Machine::new(CHAIN, chain.applied(0));
+    let mut sync = Machine::new(CHAIN, chain.applied(0), None);
     sync.handle(now(1), position(LAG_AT_ONCE));
     assert!(asked(&mut sync), "far behind: at once");
 }
@@ -88,7 +88,7 @@ fn two_certified_chains_are_told_not_followed() {
     let common = Chain::new(3, 1_000, 0);
     let ours = common.clone().grown(5, 1_000, 0);
     let theirs = common.grown(20, 1_000, 7);
-    let mut sync = Machine::new(CHAIN, ours.applied(5));
+    let mut sync = Machine::new(CHAIN, ours.applied(5), None);
     let height = Height(20);
     sync.handle(now(1), Input::Position { peer: 1, height });
     for (block, certificate) in answer(&theirs, Height(6), 15).unwrap() {
@@ -122,7 +122,7 @@ fn two_certified_chains_are_told_not_followed() {
 #[test]
 fn what_was_lost_on_the_way_is_fetched_again() {
     let chain = Chain::new(20, 1_000, 0);
-    let mut sync = Machine::new(CHAIN, chain.applied(0));
+    let mut sync = Machine::new(CHAIN, chain.applied(0), None);
     let position = |height| Input::Position {
         peer: 1,
         height: Height(height),
@@ -164,7 +164,7 @@ fn what_was_lost_on_the_way_is_fetched_again() {
 #[test]
 fn what_was_not_asked_for_is_not_kept() {
     let chain = Chain::new(20, 1_000, 0);
-    let mut sync = Machine::new(CHAIN, chain.applied(0));
+    let mut sync = Machine::new(CHAIN, chain.applied(0), None);
     for (block, certificate) in answer(&chain, Height(1), 20).unwrap() {
         let input = Input::Block {
             peer: 1,
@@ -180,7 +180,7 @@ fn what_was_not_asked_for_is_not_kept() {
 #[test]
 fn a_node_that_went_another_way_drops_what_it_holds() {
     let chain = Chain::new(30, 1_000, 0);
-    let mut sync = Machine::new(CHAIN, chain.applied(0));
+    let mut sync = Machine::new(CHAIN, chain.applied(0), None);
     let height = Height(30);
     sync.handle(now(1), Input::Position { peer: 1, height });
     for (block, certificate) in answer(&chain, Height(1), 30).unwrap() {
@@ -224,7 +224,7 @@ fn an_answer_ends_with_the_block_that_reaches_its_bytes() {
 #[test]
 fn memory_is_bounded_while_the_ledger_stands_still() {
     let chain = Chain::heavy(SYNC_WINDOW_BYTES as u64 / 250_000);
-    let mut sync = Machine::new(CHAIN, chain.applied(0));
+    let mut sync = Machine::new(CHAIN, chain.applied(0), None);
     for peer in 0..5 {
         let height = Height(chain.height());
         sync.handle(now(1), Input::Position { peer, height });
@@ -232,7 +232,10 @@ fn memory_is_bounded_while_the_ledger_stands_still() {
     let mut arriving = VecDeque::new();
     loop {
         while let Some(effect) = sync.effect() {
-            if let Effect::Request { peer, from, count } = effect {
+            if let Effect::RequestHeaders { peer, .. } = effect {
+                let headers = Vec::new();
+                arriving.push_back(Input::Headers { peer, headers });
+            } else if let Effect::Request { peer, from, count } = effect {
                 let found = answer(&chain, from, count).unwrap();
                 arriving.extend(found.into_iter().map(|(block, certificate)| Input::Block {
                     peer,

@@ -94,14 +94,20 @@ impl Window {
         self.candidates.clear();
         self.bytes = 0;
     }
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Candidate)> {
-        self.candidates.iter().map(|(height, c)| (*height, c))
+    /// Drops everything at `height` and below: it is applied.
+    pub(super) fn applied(&mut self, height: u64) {
+        while let Some(first) = self.candidates.first_entry().filter(|e| *e.key() <= height) {
+            self.bytes -= first.remove().bytes;
+        }
     }
-    /// Where the signatures of `ticket` belong.
-    pub(super) fn height_of(&self, ticket: u64) -> Option<u64> {
-        let mut all = self.iter();
-        let found = all
-            .find(|(_, c)| matches!(&c.stage, Stage::Verifying { ticket: t, .. } if *t == ticket));
-        found.map(|(height, _)| height)
+    /// The lowest height above `height` that is here.
+    pub(super) fn next_above(&self, height: u64) -> Option<u64> {
+        let mut above = self.candidates.range(height + 1..);
+        above.next().map(|(height, _)| *height)
+    }
+    /// Whether this candidate still waits for the verdict on `ticket`.
+    pub(super) fn awaits(&self, height: u64, ticket: u64) -> bool {
+        let stage = self.get(height).map(|c| &c.stage);
+        matches!(stage, Some(Stage::Verifying { ticket: t, .. }) if *t == ticket)
     }
 }

@@ -163,6 +163,17 @@ impl Certificate {
     }
 }
 
+/// A header with its certificate, and the set it announces where that is another one than its own (F1).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertifiedHeader {
+    /// The header.
+    pub header: Header,
+    /// Its certificate.
+    pub certificate: Certificate,
+    /// The next set, where next_validators_hash is not validators_hash.
+    pub next: Option<ValidatorSet>,
+}
+
 /// A whole block.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Block {

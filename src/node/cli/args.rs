@@ -40,6 +40,16 @@ pub(super) enum Sub {
     Signer(Signer),
     Topology(Topology),
     Db(Db),
+    Trust(Trust),
+}
+
+/// Vouch for a block that you have compared with other operators: a node that was away for too long trusts the chain again from there. The node must not run.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "trust", help_triggers("-h", "--help"))]
+pub(super) struct Trust {
+    /// height and id of the block, as HEIGHT:ID
+    #[argh(positional)]
+    pub(super) block: String,
 }
 
 /// Make keys and a commented configuration file in the data directory. Takes --network and --datadir.

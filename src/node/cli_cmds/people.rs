@@ -13,6 +13,9 @@ use crate::base::hex;
 use crate::rpc::auth::password_hash;
 use crate::wallet::seed::random;
 
+/// Width of a progress bar, in characters.
+const BAR_WIDTH: usize = 30;
+
 /// A value as a person reads it.
 pub(super) fn show(value: &Value) -> String {
     match value {
@@ -43,11 +46,12 @@ pub(super) fn status(
     let consensus = ask(client, "getconsensusinfo")?;
     let network = ask(client, "getnetworkinfo")?;
     let mempool = ask(client, "getmempoolinfo")?;
+    let sync = ask_or_null(client, "getsyncinfo");
     let health = client.get("/health")?;
     let health: Value = serde_json::from_slice(&health.body).unwrap_or(Value::Null);
     let whole = json!({
         "chain": chain, "consensus": consensus, "network": network, "mempool": mempool,
-        "health": health,
+        "sync": sync, "health": health,
     });
     output.either(&whole, || status_text(&whole, client, now_ms));
     if health["status"] == "ok" {
@@ -62,6 +66,33 @@ pub(super) fn status(
             },
         ))
     }
+}
+
+/// Catching up as a bar with rate and time left, or that there is nothing to catch up with; and what is not believed.
+fn sync_text(sync: &Value) -> String {
+    let mut text = match sync["progress"]
+        .as_f64()
+        .filter(|_| sync["syncing"] == true)
+    {
+        None => "up to date".to_owned(),
+        Some(progress) => {
+            let full = (progress * BAR_WIDTH as f64) as usize;
+            let bar = "#".repeat(full.min(BAR_WIDTH));
+            let left = sync["time_left"].as_u64();
+            format!(
+                "[{bar:-<BAR_WIDTH$}] {:.1} %, {} blocks behind, {} blocks/s, {} left\n{}",
+                progress * 100.0,
+                show(&sync["blocks_behind"]),
+                show(&sync["blocks_per_second"]),
+                left.map_or("unknown time".into(), |s| seconds(s * 1_000)),
+                show(&sync["waiting_for"]),
+            )
+        }
+    };
+    if let Some(reason) = sync["trust"]["reason"].as_str() {
+        text.push_str(&format!("\n{reason}"));
+    }
+    text
 }
 
 fn status_text(whole: &Value, client: &Client, now_ms: u64) -> String {
@@ -110,6 +141,7 @@ fn status_text(whole: &Value, client: &Client, now_ms: u64) -> String {
                 show(&chain["bestblockhash"])
             ),
         ),
+        ("sync", sync_text(&whole["sync"])),
         ("consensus", at),
         ("power", power),
         (

@@ -5,7 +5,7 @@
 //! Inputs: none. Outputs: [`keys`]. Never: holds a key that nothing reads.
 
 /// Sections of the configuration file, in the order they are printed, with one line of help each.
-pub const SECTIONS: [(&str, &str); 10] = [
+pub const SECTIONS: [(&str, &str); 11] = [
     (
         "node",
         "Which network this node is on, and where it keeps its data.",
@@ -18,6 +18,10 @@ pub const SECTIONS: [(&str, &str); 10] = [
     (
         "threads",
         "Which cores each thread may use, as N, A-B or A-B/STEP joined by commas; empty = any core. \"timed topology\" shows the effect.",
+    ),
+    (
+        "sync",
+        "Catching up with the chain, and what is trusted on the way.",
     ),
     ("wallet", "The wallets of this node."),
     ("log", "What is written to standard error."),
@@ -42,6 +46,8 @@ pub enum Kind {
     Path,
     /// A wallet name: letters, digits, `-`, `_` and `.`, not beginning with a dot; may be empty.
     Name,
+    /// `HEIGHT:ID` of a block; may be empty.
+    Block,
     /// `HOST:PORT` that others can reach; may be empty.
     Endpoint,
     /// List of `HOST:PORT`.
@@ -144,6 +150,7 @@ impl KeySpec {
             Kind::Choice(words) => format!("one of {}", words.join(", ")),
             Kind::Path => "path".into(),
             Kind::Name => "wallet name".into(),
+            Kind::Block => "\"HEIGHT:ID\"".into(),
             Kind::Endpoint => "\"HOST:PORT\"".into(),
             Kind::Endpoints => "list of \"HOST:PORT\"".into(),
             Kind::Addresses => "list of \"IP:PORT\"".into(),
@@ -201,7 +208,7 @@ pub fn keys() -> &'static [KeySpec] {
     &KEYS
 }
 
-static KEYS: [KeySpec; 42] = [
+static KEYS: [KeySpec; 44] = [
     value("node", "network", Kind::Choice(&["main", "test", "dev"]), "\"main\"")
         .help("The network. main and test need a genesis file; dev makes its own when the data directory is empty."),
     derived("node", "datadir", Kind::Path, "~/.timecoin/NETWORK")
@@ -253,6 +260,10 @@ static KEYS: [KeySpec; 42] = [
     number("threads", "pool", (0, 256), "0", "threads")
         .help("Threads that check signatures; 0 = one per core that the pool may use."),
     cores("pool_cores", "Threads that check signatures."),
+    value("sync", "verify", Kind::Choice(&["full", "certified"]), "\"full\"")
+        .help("full checks every signature of every block. certified leaves out those of transactions at or below the newest slot header that a quorum of a trusted set stands behind, and nothing else."),
+    value("sync", "trusted", Kind::Block, "\"\"")
+        .help("A block that you vouch for: no other one of its height is taken, and if it is young enough a node that was away for longer than the trusting period signs again once it has reached it. \"timed trust\" does the same for a block whose network stood still."),
     value("wallet", "enable", Kind::Bool, "true")
         .help("Whether this node holds wallets. Without, the wallet methods are not there."),
     derived("wallet", "default", Kind::Name, "\"default\" on dev, else empty")

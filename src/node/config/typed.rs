@@ -13,6 +13,7 @@ use super::load::{ConfigError, Inputs, Settings};
 use super::value::{Endpoint, RpcUser, Value, parse_address, parse_user_methods};
 use crate::p2p::buckets::{Limit, Limits as PeerLimits};
 use crate::types::address::Network;
+use crate::types::ids::{BlockId, Height};
 
 /// Default port for peers.
 pub fn p2p_port(network: Network) -> u16 {
@@ -82,6 +83,15 @@ pub struct Rpc {
 pub struct Storage {
     /// Address space of the ledger environment, bytes.
     pub map_size: usize,
+}
+
+/// `[sync]`
+#[derive(Clone, Debug)]
+pub struct Sync {
+    /// F3: signatures of transactions below a trusted slot header are not checked.
+    pub certified: bool,
+    /// F2: a block that the operator vouches for.
+    pub trusted: Option<(Height, BlockId)>,
 }
 
 /// `[mempool]`
@@ -180,6 +190,8 @@ pub struct Config {
     pub masternode: Masternode,
     /// `[threads]`
     pub threads: Threads,
+    /// `[sync]`
+    pub sync: Sync,
     /// `[wallet]`
     pub wallet: Wallet,
     /// `[log]`
@@ -236,6 +248,7 @@ impl<'a> Reader<'a> {
                 operator_key: self.path("masternode", "operator_key")?,
             },
             threads: self.threads()?,
+            sync: self.sync()?,
             wallet: Wallet {
                 enable: self.flag("wallet", "enable")?,
                 default: Some(self.text("wallet", "default")?).filter(|name| !name.is_empty()),
@@ -243,6 +256,18 @@ impl<'a> Reader<'a> {
             },
             log: self.log()?,
             limits: self.limits()?,
+        })
+    }
+
+    fn sync(&self) -> Result<Sync, ConfigError> {
+        let trusted = self.text("sync", "trusted")?;
+        let parse = |text: &str| crate::node::trust::parse_root(text);
+        Ok(Sync {
+            certified: self.text("sync", "verify")? == "certified",
+            trusted: match trusted.is_empty() {
+                true => None,
+                false => Some(parse(&trusted).map_err(ConfigError::Conflict)?),
+            },
         })
     }
 

@@ -119,6 +119,8 @@ fn check_text(kind: Kind, text: &str) -> Result<(), String> {
         Kind::Path if text.contains('\0') => Err("a path holds no NUL".into()),
         Kind::Path => Ok(()),
         Kind::Name => check_wallet_name(text),
+        Kind::Block if text.is_empty() => Ok(()),
+        Kind::Block => crate::node::trust::parse_root(text).map(drop),
         Kind::Endpoint if text.is_empty() => Ok(()),
         Kind::Endpoint => Endpoint::parse(text).map(drop),
         Kind::Cores => CoreSet::parse(text).map(drop),

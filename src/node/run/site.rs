@@ -158,16 +158,13 @@ impl Site<'_> {
     }
 
     pub(super) fn syncer(&self, opened: &Opened, replica: &Replica) -> Syncer {
-        let state = replica.state();
-        let applied = crate::sync::Applied {
-            height: state.height(),
-            block: state.block(),
-            validators: state.validators.clone(),
-            validators_hash: state.validators_hash,
-        };
+        let applied = crate::sync::Applied::of(replica.state());
+        let root = replica.trust().root().map(|root| (root.height, root.id));
         Syncer {
             clock: self.clock,
-            machine: crate::sync::Machine::new(opened.genesis.chain_id(), applied),
+            machine: crate::sync::Machine::new(opened.genesis.chain_id(), applied, root),
+            certified: self.config.sync.certified,
+            told: crate::base::time::MonoUs(0),
             blocks: self.blocks(opened),
             out: syncer::Outlets {
                 net: self.wires.net.0.clone(),
@@ -222,6 +219,8 @@ impl Site<'_> {
             waiting: std::collections::BTreeMap::new(),
             next_token: 0,
             operators_of: None,
+            status_due: None,
+            status_told: crate::base::time::MonoUs(0),
         }
     }
 

@@ -17,6 +17,7 @@ use crate::node::pool::Pool;
 use crate::node::publish::{Parts, Shared, view_of};
 use crate::node::queues::Outlet;
 use crate::node::syncer::SyncInput;
+use crate::node::trust::{TrustError, TrustFile};
 use crate::node::{pinning, wallets};
 use crate::p2p::machine as p2p;
 use crate::replica::io::Effect;
@@ -26,6 +27,7 @@ use crate::rpc::auth::{Credential, Users};
 use crate::rpc::metrics::Metrics;
 use crate::rpc::service::{Service, ServiceConfig};
 use crate::storage::Signer;
+use crate::sync::trust::Trust;
 use crate::types::transaction::Endpoint;
 use crossbeam::channel::bounded;
 use std::sync::Arc;
@@ -119,10 +121,12 @@ fn users(config: &Config, cookie: &str) -> Users {
 
 /// The first start, or the one after a crash: the replica from what is on disk.
 fn start_replica(
+    config: &Config,
     opened: &mut Opened,
     limits: MempoolLimits,
     clock: Clock,
 ) -> Result<(Replica, Vec<Effect>), RunError> {
+    let trust = open_trust(config, opened, clock)?;
     let state = opened.ledger.state();
     let certificate = opened.ledger.certificate(state.height())?;
     let operator = opened.operator.as_ref().map(|(secret, _)| secret.clone());
@@ -135,6 +139,7 @@ fn start_replica(
         rules: Default::default(),
         operator,
         mempool: limits,
+        trust,
     };
     let disks = Disks {
         state,
@@ -150,6 +155,25 @@ fn start_replica(
         );
     }
     Ok(started)
+}
+
+/// What this node believes. Where belief has ended is written down before anything is followed (F2).
+fn open_trust(config: &Config, opened: &Opened, clock: Clock) -> Result<Trust, RunError> {
+    let failed = |e: TrustError| RunError::new(e, Exit::Data);
+    let path = opened.datadir.trust();
+    let mut file = TrustFile::read(&path).map_err(failed)?;
+    let trust = file.trust(&opened.ledger, config.sync.trusted);
+    let trust = trust.map_err(failed)?;
+    if let Some(why) = trust.doubt(clock.now().wall, opened.ledger.tip()) {
+        log::warn!(
+            "{why}; this node's tip is {}:{}",
+            opened.ledger.tip(),
+            opened.ledger.state().block()
+        );
+        file.anchor = Some(trust.anchor());
+        file.write(&path).map_err(failed)?;
+    }
+    Ok(trust)
 }
 
 fn saved_mempool(
@@ -272,7 +296,7 @@ pub(super) fn start(config: &Config, mut opened: Opened) -> Result<Running, RunE
     let cookie = opened.datadir.write_cookie()?;
     let (mut reactor, wake_net) = listen(config, &opened)?;
     let addresses = reactor.local_addrs();
-    let (mut replica, mut first) = start_replica(&mut opened, limits, clock)?;
+    let (mut replica, mut first) = start_replica(config, &mut opened, limits, clock)?;
     first.extend(saved_mempool(&opened, limits, &mut replica, clock)?);
     let (durable, info) = (opened.ledger.tip(), replica.consensus(clock.now()));
     let site = Site {

@@ -143,10 +143,13 @@ pub const METHODS: &[MethodSpec] = &[
     MethodSpec {
         name: "getsyncinfo",
         category: Category::Chain,
-        summary: "Whether and how this node catches up.",
-        details: "",
+        summary: "Whether and how this node catches up, what it waits for, and what it trusts.",
+        details: "The rate is that of this catch-up so far, time_left is in seconds at this rate. trust.anchor is the newest \
+                  slot block that is believed; an unanchored node follows and serves and signs nothing (timed trust).",
         args: &[],
-        result: "{ syncing, height, durable_height, target_height, blocks_behind, ranges_in_flight, bytes_in_flight, phase }",
+        result: "{ syncing, height, durable_height, target_height, blocks_behind, headers, started_at, progress, blocks_per_second, \
+                 time_left, waiting_for, peers_asked, ranges_in_flight, bytes_in_flight, trust: { anchored, anchor, reason, \
+                 trusted }, phase }",
         example: "",
         while_starting: true,
         run: getsyncinfo,
@@ -360,6 +363,9 @@ fn waitforblockheight(_: &Call<'_>, args: &Args) -> Result<Reply, RpcError> {
 
 fn getsyncinfo(call: &Call<'_>, _: &Args) -> Result<Reply, RpcError> {
     let view = &call.view;
+    let behind = view.sync.target.0.saturating_sub(view.tip.height.0);
+    let done = view.tip.height.0.saturating_sub(view.sync.from.0);
+    let total = if view.sync.active { done + behind } else { 0 };
     let phase = match call.node().phase() {
         Phase::WarmingUp(what) => what,
         Phase::Running if view.sync.active => "syncing".to_string(),
@@ -371,9 +377,22 @@ fn getsyncinfo(call: &Call<'_>, _: &Args) -> Result<Reply, RpcError> {
         "height": view.tip.height.0,
         "durable_height": view.durable.0,
         "target_height": view.sync.target.0,
-        "blocks_behind": view.sync.target.0.saturating_sub(view.tip.height.0),
+        "blocks_behind": behind,
+        "headers": view.sync.headers.max(view.slot_height).0,
+        "started_at": view.sync.from.0,
+        "progress": (total > 0).then(|| done as f64 / total as f64),
+        "blocks_per_second": view.sync.blocks_per_1000_s as f64 / 1_000.0,
+        "time_left": view.sync.left_s.filter(|_| view.sync.active),
+        "waiting_for": view.sync.waiting,
+        "peers_asked": view.sync.peers,
         "ranges_in_flight": view.sync.ranges,
         "bytes_in_flight": view.sync.bytes,
+        "trust": {
+            "anchored": view.trust.unanchored.is_none(),
+            "anchor": view.trust.anchor.0,
+            "reason": view.trust.unanchored,
+            "trusted": view.trust.root.map(|(height, id)| format!("{height}:{id}")),
+        },
         "phase": phase,
     })
     .into())
