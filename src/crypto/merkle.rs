@@ -60,11 +60,23 @@ impl Tree {
 
     /// The root over leaf hashes; of an empty list the root of 32 zero bytes and count 0.
     pub fn root(&self, leaves: &[Hash]) -> Hash {
-        let mut level = leaves.to_vec();
+        self.seal(&self.top(leaves), leaves.len() as u64)
+    }
+
+    /// The node above all of `nodes`, which are leaves or tops of full trees of one size: what the root seals.
+    pub fn top(&self, nodes: &[Hash]) -> Hash {
+        let mut level = nodes.to_vec();
         while level.len() > 1 {
             level = self.next_level(&level);
         }
-        self.seal(level.first().unwrap_or(&Hash::ZERO), leaves.len() as u64)
+        level.first().copied().unwrap_or(Hash::ZERO)
+    }
+
+    /// The root over a full tree of `count` leaves (a power of two) with the top `full`, followed by at most as many more
+    /// leaves, at least one.
+    pub fn root_beyond(&self, full: &Hash, count: u64, more: &[Hash]) -> Hash {
+        let top = self.node(full, &self.top(more));
+        self.seal(&top, count + more.len() as u64)
     }
 
     fn next_level(&self, level: &[Hash]) -> Vec<Hash> {
@@ -192,6 +204,19 @@ mod tests {
             "L2: CVE-2012-2459"
         );
         assert_ne!(TX_TREE.root(&[]), TX_TREE.root(&[Hash::ZERO]));
+    }
+
+    #[test]
+    fn a_tree_made_of_parts_has_the_same_root() {
+        for more in 1..=16 {
+            let all = leaves(16 + more);
+            let tops: Vec<Hash> = all[..16].chunks(4).map(|part| TX_TREE.top(part)).collect();
+            let full = TX_TREE.top(&tops);
+            assert_eq!(
+                TX_TREE.root_beyond(&full, 16, &all[16..]),
+                TX_TREE.root(&all)
+            );
+        }
     }
 
     proptest! {

@@ -271,15 +271,22 @@ impl State {
     /// The 260 leaves of `state_root` in order (L11).
     pub fn leaves(&self) -> Vec<Hash> {
         let mut leaves = self.utxo.leaves().to_vec();
-        leaves.push(STATE_TREE.leaf(&[&self.registry.hash.0]));
-        leaves.push(STATE_TREE.leaf(&[&codec::hash_of(Domain::Leaders, &*self.leaders).0]));
-        leaves.push(STATE_TREE.leaf(&[&self.slots.hash().0]));
-        leaves.push(STATE_TREE.leaf(&[&codec::hash_of(Domain::Supply, &self.tip.supply).0]));
+        leaves.extend(self.leaves_beside_coins());
         leaves
     }
-    /// `state_root` (L11).
+    fn leaves_beside_coins(&self) -> [Hash; 4] {
+        [
+            self.registry.hash,
+            codec::hash_of(Domain::Leaders, &*self.leaders),
+            self.slots.hash(),
+            codec::hash_of(Domain::Supply, &self.tip.supply),
+        ]
+        .map(|part| STATE_TREE.leaf(&[&part.0]))
+    }
+    /// `state_root` (L11): the root over [`State::leaves`].
     pub fn root(&self) -> Hash {
-        STATE_TREE.root(&self.leaves())
+        let count = self.utxo.leaves().len() as u64;
+        STATE_TREE.root_beyond(&self.utxo.top(), count, &self.leaves_beside_coins())
     }
     /// The supply check: issued - burned = coins + pot + accrued + collateral (L10).
     pub fn supply_adds_up(&self) -> bool {

@@ -213,6 +213,8 @@ proptest! {
         for choice in choices {
             let before = walk.net.state.clone();
             let root = before.root();
+            let whole = crate::crypto::merkle::STATE_TREE.root(&before.leaves());
+            prop_assert_eq!(root, whole, "L11: what is kept of the tree is what the leaves give");
             let Some((block, built)) = walk.step(&choice) else { continue };
             let bytes = codec::encode(&block);
             let read: Block = codec::decode(&bytes, FRAME_BLOCK_BYTES).unwrap();

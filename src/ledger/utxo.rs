@@ -12,11 +12,24 @@ use std::sync::Arc;
 /// Buckets of the UTXO digest.
 pub const BUCKET_COUNT: usize = 256;
 
+/// Leaves under each of the tops that are kept.
+const PART: usize = 16;
+
 /// Digests of the UTXO set. Clones share everything.
 #[derive(Clone)]
 pub struct Utxo {
     buckets: Arc<Vec<Arc<LtHash>>>,
     leaves: Arc<Vec<Hash>>,
+    /// The node of `state_root` above each [`PART`] leaves: a block hashes again only what is above what it changes.
+    tops: [Hash; BUCKET_COUNT / PART],
+}
+
+fn tops(leaves: &[Hash]) -> [Hash; BUCKET_COUNT / PART] {
+    let mut tops = [Hash::ZERO; BUCKET_COUNT / PART];
+    for (top, part) in tops.iter_mut().zip(leaves.chunks(PART)) {
+        *top = STATE_TREE.top(part);
+    }
+    tops
 }
 
 fn leaf(bucket: &LtHash) -> Hash {
@@ -27,8 +40,10 @@ impl Default for Utxo {
     /// Of no coins.
     fn default() -> Self {
         let empty = Arc::new(LtHash::default());
+        let leaves = vec![leaf(&empty); BUCKET_COUNT];
         Utxo {
-            leaves: Arc::new(vec![leaf(&empty); BUCKET_COUNT]),
+            tops: tops(&leaves),
+            leaves: Arc::new(leaves),
             buckets: Arc::new(vec![empty; BUCKET_COUNT]),
         }
     }
@@ -54,8 +69,9 @@ impl Utxo {
         if buckets.len() != BUCKET_COUNT {
             return None;
         }
-        let leaves = buckets.iter().map(leaf).collect();
+        let leaves: Vec<Hash> = buckets.iter().map(leaf).collect();
         Some(Utxo {
+            tops: tops(&leaves),
             buckets: Arc::new(buckets.into_iter().map(Arc::new).collect()),
             leaves: Arc::new(leaves),
         })
@@ -67,6 +83,10 @@ impl Utxo {
     /// The 256 leaves of `state_root`.
     pub fn leaves(&self) -> &[Hash] {
         &self.leaves
+    }
+    /// The node above the 256 leaves.
+    pub fn top(&self) -> Hash {
+        STATE_TREE.top(&self.tops)
     }
     /// The digests after `created` came and `spent` went, and which buckets changed, ascending.
     pub fn changed(
@@ -92,6 +112,10 @@ impl Utxo {
         let leaves = Arc::make_mut(&mut after.leaves);
         for bucket in &touched {
             leaves[usize::from(*bucket)] = leaf(&buckets[usize::from(*bucket)]);
+        }
+        let parts: BTreeSet<usize> = touched.iter().map(|b| usize::from(*b) / PART).collect();
+        for part in parts {
+            after.tops[part] = STATE_TREE.top(&leaves[part * PART..(part + 1) * PART]);
         }
         (after, touched.into_iter().collect())
     }

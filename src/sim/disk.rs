@@ -16,7 +16,28 @@ use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::sync::Arc;
 
+/// When synced writes end: one at a time, and all that came while one was under way go together in the next, as the disk
+/// threads of a real node do it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Syncs {
+    begins: u64,
+    ends: u64,
+}
+
+impl Syncs {
+    /// When a write given at `now` is durable, if a sync takes `took` and none can begin before `free`, all in µs.
+    pub fn write(&mut self, now: u64, free: u64, took: u64) -> u64 {
+        if self.begins <= now {
+            self.begins = self.ends.max(free).max(now);
+            self.ends = self.begins + took;
+            // One that begins at once is on its way: what comes later waits for the next.
+        }
+        self.ends
+    }
+}
+
 /// The ledger's disk. Blocks of heights 1.. in order.
+#[derive(Clone)]
 pub struct LedgerDisk {
     /// Coins after the newest durable block.
     pub coins: MemoryCoins,
@@ -27,7 +48,7 @@ pub struct LedgerDisk {
     /// Given and not durable.
     pub writing: VecDeque<Arc<DecidedBlock>>,
     /// When the last of them will be.
-    pub busy_until: u64,
+    pub syncs: Syncs,
 }
 
 impl LedgerDisk {
@@ -38,7 +59,7 @@ impl LedgerDisk {
             state: State::genesis(genesis),
             blocks: Vec::new(),
             writing: VecDeque::new(),
-            busy_until: 0,
+            syncs: Syncs::default(),
         }
     }
 
@@ -57,7 +78,7 @@ impl LedgerDisk {
             self.finish_one();
         }
         self.writing.clear();
-        self.busy_until = 0;
+        self.syncs = Syncs::default();
     }
 
     /// The certificate of the newest durable block.
@@ -148,7 +169,9 @@ pub struct SignerDisk {
     /// Batches given and not durable, and whether they renew the store (B7 step 5).
     pub writing: VecDeque<(u64, SignerBatch, bool)>,
     /// When the last of them will be.
-    pub busy_until: u64,
+    pub syncs: Syncs,
+    /// How many have been.
+    pub done: u64,
     /// Why the store is not trusted, if it is not; ends with the renewal of B7 step 5.
     pub unsure: Option<String>,
     /// Key of the highest message that ever was durable; keys of messages sort as their positions do.
@@ -161,6 +184,7 @@ impl SignerDisk {
     /// The oldest batch is durable; its number.
     pub fn finish_one(&mut self) -> Option<u64> {
         let (number, batch, renews) = self.writing.pop_front()?;
+        self.done += 1;
         if renews {
             self.unsure = None;
         }
@@ -187,7 +211,7 @@ impl SignerDisk {
             self.finish_one();
         }
         self.writing.clear();
-        self.busy_until = 0;
+        self.syncs = Syncs::default();
     }
 
     /// The store is gone.

@@ -282,10 +282,9 @@ impl World {
             Effect::WriteLedger(decided) => {
                 let took = 3 * self.nodes[i].write_time();
                 let node = &mut self.nodes[i];
-                let from = node.ledger.busy_until.max(self.now);
-                node.ledger.busy_until = from + took;
+                let done = node.ledger.syncs.write(self.now, 0, took);
                 node.ledger.writing.push_back(decided);
-                self.at(from + took, Event::LedgerDone(i, life));
+                self.at(done, Event::LedgerDone(i, life));
             }
             Effect::Reply(_, result) => {
                 if let Err(error) = result {
@@ -340,11 +339,10 @@ impl World {
         if node.full_until > self.now {
             todo.push_back(Work::ToReplica(Input::SignerFull));
         }
-        let from = node.signer.busy_until.max(node.full_until).max(self.now);
-        node.signer.busy_until = from + took;
+        let done = node.signer.syncs.write(self.now, node.full_until, took);
         node.signer.writing.push_back(batch);
         let life = node.life;
-        self.at(from + took, Event::SignerDone(i, life));
+        self.at(done, Event::SignerDone(i, life));
     }
 
     pub(super) fn told(&mut self, i: usize, event: Told) {

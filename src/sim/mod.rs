@@ -11,6 +11,7 @@ pub mod clients;
 pub mod disk;
 pub mod faults;
 mod glue;
+mod history;
 pub mod kit;
 mod links;
 pub mod log;

@@ -245,7 +245,7 @@ impl World {
             let Some((_, event)) = self.queue.pop_first() else {
                 continue;
             };
-            self.now = at;
+            self.now = self.now.max(at);
             self.events += 1;
             self.happen(event);
             if let Some(what) = self.broken.take() {
