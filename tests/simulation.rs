@@ -8,6 +8,8 @@ mod behind;
 mod executions;
 #[path = "simulation/mutants.rs"]
 mod mutants;
+#[path = "simulation/power.rs"]
+mod power;
 #[path = "simulation/scenarios.rs"]
 mod scenarios;
 

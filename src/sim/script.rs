@@ -86,7 +86,7 @@ impl Story {
     pub fn until_height(&mut self, height: Height, ms: u64) {
         self.until(&format!("everybody decides {height}"), ms, |w| {
             let behind = |i: usize| w.nodes[i].running.is_some() && w.checker.heights[i] < height;
-            !(0..w.nodes.len()).any(behind)
+            w.checker.tip() >= height && !(0..w.nodes.len()).any(behind)
         });
     }
 

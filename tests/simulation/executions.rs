@@ -2,29 +2,12 @@
 //! frames, played by hand up to the moment in question. Under the protocol nobody honest is named and the network decides;
 //! with the rule taken away that an execution forced, the story fails where it should.
 
-use super::scenarios::tell;
+use super::scenarios::{opening, quiet, tell};
 use Kind::{Precommit as C, Prevote as V, Proposal as P, Repair};
 use timecoin::sim::script::Story;
 use timecoin::sim::stage::{Kind, Pick};
 use timecoin::sim::world::Options;
 use timecoin::types::vote::VoteStep;
-
-fn quiet(seed: u64) -> Options {
-    Options {
-        pay_every_ms: 0,
-        latency: (1_000, 5_000),
-        ..Options::devnet(seed, 4)
-    }
-}
-
-/// Everybody is connected and has decided height 1.
-fn opening(s: &mut Story) {
-    s.pass(1_500);
-    s.pay(&[0, 1, 2, 3]);
-    s.goes_on(1, 2_000);
-    s.until_height(s.world.checker.tip(), 1_000);
-    s.pass(200);
-}
 
 /// The four nodes in the order in which they lead the staged height.
 fn leaders(s: &mut Story) -> [usize; 4] {
