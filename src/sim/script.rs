@@ -275,19 +275,14 @@ impl Story {
         self.world.corrupt(node, Box::new(Puppet));
     }
 
-    /// A vote of a puppet in the staged height.
-    pub fn vote(
-        &mut self,
+    /// A vote of the staged height with a puppet's signature.
+    pub fn signed(
+        &self,
         puppet: usize,
         step: VoteStep,
         round: u32,
         what: (Option<BlockId>, Option<u32>),
-        to: &[usize],
-    ) {
-        let at = |round| EraRound {
-            era: Era(0),
-            round: Round(round),
-        };
+    ) -> Option<Vote> {
         let body = VoteBody {
             step,
             branch: Branch(0),
@@ -298,15 +293,26 @@ impl Story {
             block: what.0,
         };
         let chain = self.world.genesis().chain_id();
-        let Some((voter, key)) = self.world.nodes[puppet].operator.clone() else {
-            return;
-        };
+        let (voter, key) = self.world.nodes[puppet].operator.as_ref()?;
         let signature = key.sign(&body.signing_hash(chain));
-        let votes = crate::base::bounded::BoundedVec::take_from([Vote {
+        Some(Vote {
             body,
-            voter,
+            voter: *voter,
             signature,
-        }]);
+        })
+    }
+
+    /// A puppet tells these nodes its vote: block and valid round.
+    pub fn vote(
+        &mut self,
+        puppet: usize,
+        step: VoteStep,
+        round: u32,
+        what: (Option<BlockId>, Option<u32>),
+        to: &[usize],
+    ) {
+        let vote = self.signed(puppet, step, round, what);
+        let votes = crate::base::bounded::BoundedVec::take_from(vote);
         self.world.speak(puppet, to, &Message::Votes(votes));
     }
 
@@ -319,10 +325,6 @@ impl Story {
         block: &Block,
         to: &[usize],
     ) {
-        let at = |round| EraRound {
-            era: Era(0),
-            round: Round(round),
-        };
         let body = ProposalBody {
             branch: block.header.branch,
             era: Era(0),
@@ -352,6 +354,13 @@ impl Story {
         };
         self.world
             .speak(puppet, to, &Message::Proposal(Box::new(proposal)));
+    }
+}
+
+fn at(round: u32) -> EraRound {
+    EraRound {
+        era: Era(0),
+        round: Round(round),
     }
 }
 
