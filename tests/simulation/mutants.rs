@@ -115,12 +115,14 @@ fn with_a_quorum_that_is_one_unit_too_small() {
 
 #[test]
 fn with_timers_only_where_a_payment_is_known() {
-    caught("timers", 4 * SEEDS, SECONDS, &["LIVENESS"], |seed| Options {
-        rules: Rules {
-            timers_without_payment: false,
-            ..Rules::default()
-        },
-        ..network(seed, 4)
+    caught("timers", 4 * SEEDS, SECONDS, &["LIVENESS"], |seed| {
+        Options {
+            rules: Rules {
+                timers_without_payment: false,
+                ..Rules::default()
+            },
+            ..network(seed, 4)
+        }
     });
 }
 
