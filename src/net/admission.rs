@@ -8,31 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
+use crate::p2p::address::{Group, Range};
+
 use super::limits::{HANDSHAKE_EVICTABLE_AFTER, HANDSHAKES_MAX, HANDSHAKES_PER_GROUP_MAX};
-
-/// A network group: /24 of IPv4, /48 of IPv6; loopback addresses count singly.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Group {
-    V4([u8; 3]),
-    V6([u8; 6]),
-    Loopback(IpAddr),
-}
-
-impl Group {
-    pub fn of(address: IpAddr) -> Group {
-        match address.to_canonical() {
-            ip if ip.is_loopback() => Group::Loopback(ip),
-            IpAddr::V4(ip) => {
-                let [a, b, c, _] = ip.octets();
-                Group::V4([a, b, c])
-            }
-            IpAddr::V6(ip) => {
-                let [a, b, c, d, e, f, ..] = ip.octets();
-                Group::V6([a, b, c, d, e, f])
-            }
-        }
-    }
-}
 
 /// The verdict on a newcomer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +32,7 @@ pub(super) struct Admission<K> {
     pending: Vec<Entry<K>>,
     per_group: BTreeMap<Group, usize>,
     exempt: BTreeSet<IpAddr>,
+    refused: Vec<Range>,
 }
 
 impl<K: Copy + PartialEq> Admission<K> {
@@ -62,7 +41,13 @@ impl<K: Copy + PartialEq> Admission<K> {
             pending: Vec::new(),
             per_group: BTreeMap::new(),
             exempt,
+            refused: Vec::new(),
         }
+    }
+
+    /// Addresses that are banned.
+    pub fn set_refused(&mut self, refused: Vec<Range>) {
+        self.refused = refused;
     }
 
     pub fn set_exempt(&mut self, exempt: BTreeSet<IpAddr>) {
@@ -71,6 +56,9 @@ impl<K: Copy + PartialEq> Admission<K> {
 
     /// Judges a newcomer; nothing changes.
     pub fn judge(&self, address: IpAddr, now: Instant) -> Admit<K> {
+        if self.refused.iter().any(|range| range.contains(address)) {
+            return Admit::No;
+        }
         let group = Group::of(address);
         let of_group = self.per_group.get(&group).copied().unwrap_or(0);
         let group_full =

@@ -13,6 +13,8 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry};
 
+use crate::p2p::address::Range;
+
 use super::admission::{Admission, Admit};
 use super::config::NetConfig;
 use super::connection::{Connection, Flushed, Origin, Phase};
@@ -195,6 +197,11 @@ impl Io {
     /// Addresses that know no group bound on handshakes: configured peers and registered endpoints.
     pub fn set_exempt(&mut self, addresses: BTreeSet<IpAddr>) {
         self.admission.set_exempt(addresses);
+    }
+
+    /// Addresses from which nobody is accepted, in place of those told before.
+    pub fn set_refused(&mut self, refused: Vec<Range>) {
+        self.admission.set_refused(refused);
     }
 
     /// Counters of one connection.

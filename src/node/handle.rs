@@ -12,8 +12,10 @@ use crate::node::consensus::{Call, Question};
 use crate::node::datadir::DataDir;
 use crate::node::logging;
 use crate::node::meter::Gauge;
+use crate::node::netcmd::NetCommand;
 use crate::node::publish::Shared;
 use crate::node::queues::Outlet;
+use crate::p2p::reputation::Ban;
 use crate::replica::machine::Replica;
 use crate::rpc::node::*;
 use crate::storage::{LedgerStore, StorageError};
@@ -94,6 +96,8 @@ pub struct Handle {
     pub clock: Clock,
     /// To consensus.
     pub calls: Outlet<Call>,
+    /// To net.
+    pub net: Outlet<NetCommand>,
     /// Wallets.
     pub wallets: Wallets,
     /// Raised to stop the node.
@@ -270,6 +274,19 @@ impl Node for Handle {
 
     fn finality_ms(&self, txid: &Txid) -> Option<u64> {
         self.shared.finality_ms(txid)
+    }
+
+    fn peer_command(&self, command: PeerCommand) -> Result<(), PeerRefusal> {
+        let (sender, receiver) = bounded(1);
+        let command = NetCommand::Peers(command, sender);
+        self.net.offer(command).map_err(|_| PeerRefusal::Busy)?;
+        self.wake_net.wake();
+        let answer = receiver.recv_timeout(ASK_TIMEOUT);
+        answer.map_err(|_| PeerRefusal::Busy)?
+    }
+
+    fn bans(&self) -> Arc<Vec<Ban>> {
+        self.shared.bans.read().clone()
     }
 
     fn stop(&self) {

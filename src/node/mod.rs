@@ -15,6 +15,7 @@ pub mod disks;
 pub mod exit;
 pub mod files;
 pub mod handle;
+pub mod keeper;
 pub mod keys;
 pub mod logging;
 #[cfg(test)]

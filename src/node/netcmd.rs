@@ -4,7 +4,9 @@ use crate::crypto::keys::PublicKey;
 use crate::net::{HttpResponse, HttpToken};
 use crate::p2p::buckets::Limits;
 use crate::p2p::messages::{Message, PeerId, Status};
+use crate::rpc::node::{PeerCommand, PeerRefusal};
 use crate::types::ids::MasternodeId;
+use crossbeam::channel::Sender;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,6 +35,8 @@ pub enum NetCommand {
     Resolved(usize, Option<SocketAddr>),
     /// The limits of every peer have changed.
     Limits(Limits),
+    /// What an operator asks; the answer goes into the channel.
+    Peers(PeerCommand, Sender<Result<(), PeerRefusal>>),
     /// Keep a connection to this address.
     AddPeer(String),
 }

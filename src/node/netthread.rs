@@ -19,9 +19,10 @@ use crate::node::syncer::SyncInput;
 use crate::p2p::buckets::Limits;
 use crate::p2p::machine::{Effect, Input, Link, Machine};
 use crate::p2p::messages::{Class, Message, PeerId, Status};
+use crate::p2p::reputation::{Ban, Subject};
 use crate::replica::io::ReadAt;
 use crate::rpc::metrics::Metrics;
-use crate::rpc::node::PeerView;
+use crate::rpc::node::{PeerCommand, PeerRefusal, PeerView, WhichPeer};
 use crate::types::transaction::Tx;
 use crossbeam::channel::Receiver;
 use parking_lot::RwLock;
@@ -52,6 +53,8 @@ pub struct Outlets {
     pub lookups: crossbeam::channel::Sender<(usize, String)>,
     /// Peers as RPC shows them.
     pub peers: Arc<RwLock<Arc<Vec<PeerView>>>>,
+    /// Bans, for RPC and the disk.
+    pub bans: Arc<RwLock<Arc<Vec<Ban>>>>,
     /// Counters.
     pub metrics: Arc<Metrics>,
 }
@@ -72,6 +75,8 @@ struct Conn {
     heard: WallMs,
     offset_ms: i64,
     min_ping_us: Option<u64>,
+    /// Bytes by frame type, out and in; as many entries as there are types.
+    by_type: BTreeMap<&'static str, [u64; 2]>,
 }
 
 /// The handler.
@@ -85,6 +90,7 @@ pub struct NetThread {
     peers: BTreeMap<ConnId, PeerId>,
     dials: BTreeMap<DialId, usize>,
     gates: Gates,
+    started: bool,
     shown: WallMs,
 }
 
@@ -119,6 +125,7 @@ impl NetThread {
             peers,
             dials,
             gates,
+            started: false,
             shown: WallMs(0),
         }
     }
@@ -165,6 +172,8 @@ impl NetThread {
                 self.out.frames.put(Frame::Down(peer));
                 self.out.sync.put(SyncInput::Gone(peer));
             }
+            Effect::Slow(peer, factor) => self.gates.rate(peer, true, factor, now.mono),
+            Effect::BansChanged => self.show_bans(io),
             Effect::Deliver(peer, message) => self.deliver(now, peer, message),
             Effect::Reached(id, address) => self.out.frames.put(Frame::Reached(id, address)),
             Effect::Probed => self.out.frames.put(Frame::Probed),
@@ -236,7 +245,10 @@ impl NetThread {
                 self.gates.charge(self.clock.mono(), peer, &message);
                 self.feed(io, Input::Frame(peer, message));
             }
-            Err(error) => self.close(io, peer, &format!("malformed frame: {error}"), true),
+            Err(error) => {
+                log::debug!("peer {}: malformed frame: {error}", peer.0);
+                self.feed(io, Input::Fault(peer, "malformed frame"));
+            }
         }
     }
 
@@ -276,7 +288,8 @@ impl NetThread {
         }
         let name = Message::name(code).unwrap_or("unknown");
         for peer in peers {
-            if let Some(conn) = self.conns.get(peer) {
+            if let Some(conn) = self.conns.get_mut(peer) {
+                conn.by_type.entry(name).or_default()[0] += body.len() as u64;
                 io.send(conn.id, code, class_of(class), body.clone());
                 count_frame(&self.out.metrics, name, "out", body.len());
             }
@@ -301,7 +314,12 @@ impl NetThread {
         match command {
             NetCommand::Send(peers, message) => self.send(io, &peers, &message),
             NetCommand::SendEncoded(peer, code, body) => self.send_encoded(io, &[peer], code, body),
-            NetCommand::Fault(peer, why) => self.close(io, peer, why, true),
+            NetCommand::Fault(peer, why) => self.feed(io, Input::Fault(peer, why)),
+            NetCommand::Peers(command, answer) => {
+                let result = self.peer_command(io, command);
+                // Who asked may have given up by now.
+                let _ = answer.try_send(result);
+            }
             NetCommand::Status(status) => self.feed(io, Input::Status(status)),
             NetCommand::Operators(keys) => self.feed(io, Input::Operators(keys)),
             NetCommand::Validators(addresses) => self.feed(io, Input::Validators(addresses)),
@@ -352,10 +370,67 @@ impl NetThread {
                 bytes_in: counters.map_or(0, |c| c.bytes_in),
                 last_send: now.wall,
                 last_receive: conn.heard,
-                score: 0,
+                score: self.machine.score(now, id),
+                by_type: conn.by_type.clone(),
             });
         }
         *self.out.peers.write() = Arc::new(views);
+    }
+
+    /// Shows the bans to RPC and to the thread that keeps them on disk; who is banned by address is not even accepted.
+    fn show_bans(&mut self, io: &mut Io) {
+        let bans: Vec<Ban> = self.machine.reputation().bans().cloned().collect();
+        let ranges = bans.iter().filter_map(|ban| match ban.subject {
+            Subject::Range(range) => Some(range),
+            _ => None,
+        });
+        io.set_refused(ranges.collect());
+        let new = bans.len().saturating_sub(self.out.bans.read().len());
+        self.out.metrics.bans.inc_by(new as u64);
+        *self.out.bans.write() = Arc::new(bans);
+    }
+
+    /// What an operator asks.
+    fn peer_command(&mut self, io: &mut Io, command: PeerCommand) -> Result<(), PeerRefusal> {
+        let now = self.clock.now();
+        match command {
+            PeerCommand::Ban(subject, ms) => {
+                if self.machine.reputation().is_banned(now.wall, &subject) {
+                    return Err(PeerRefusal::AlreadyBanned);
+                }
+                self.feed(io, Input::Ban(subject, ms));
+            }
+            PeerCommand::Unban(subject) => {
+                if !self.machine.reputation().is_banned(now.wall, &subject) {
+                    return Err(PeerRefusal::NotBanned);
+                }
+                self.feed(io, Input::Unban(subject));
+            }
+            PeerCommand::ClearBans => self.feed(io, Input::ClearBans),
+            PeerCommand::Disconnect(which) => {
+                let is = |(id, conn): (&PeerId, &Conn)| match &which {
+                    WhichPeer::Id(wanted) => id.0 == *wanted,
+                    WhichPeer::Address(address) => conn.address.to_string() == *address,
+                };
+                let found = self.conns.iter().find(|(id, conn)| is((id, conn)));
+                let peer = found.map(|(id, _)| *id).ok_or(PeerRefusal::NotConnected)?;
+                self.feed(io, Input::Disconnect(peer));
+            }
+            PeerCommand::Add(address) => {
+                if self.machine.is_target(&address) {
+                    return Err(PeerRefusal::AlreadyAdded);
+                }
+                self.feed(io, Input::AddTarget(address));
+            }
+            PeerCommand::Remove(address) => {
+                if !self.machine.is_target(&address) {
+                    return Err(PeerRefusal::NotAdded);
+                }
+                self.feed(io, Input::RemoveTarget(address));
+            }
+            PeerCommand::Try(address) => self.feed(io, Input::Try(address)),
+        }
+        Ok(())
     }
 
     fn set_deadline(&mut self, io: &mut Io) {
@@ -384,6 +459,7 @@ impl Handler for NetThread {
                 heard: now.wall,
                 offset_ms: 0,
                 min_ping_us: None,
+                by_type: BTreeMap::new(),
             },
         );
         self.peers.insert(conn, peer);
@@ -398,6 +474,7 @@ impl Handler for NetThread {
                 target,
                 exporter,
                 address,
+                remote: Some(info.remote),
             }),
         );
     }
@@ -406,10 +483,11 @@ impl Handler for NetThread {
         let Some(peer) = self.peers.get(&conn).copied() else {
             return;
         };
+        let name = Message::name(frame_type).unwrap_or("unknown");
         if let Some(conn) = self.conns.get_mut(&peer) {
             conn.heard = self.clock.now().wall;
+            conn.by_type.entry(name).or_default()[1] += payload.len() as u64;
         }
-        let name = Message::name(frame_type).unwrap_or("unknown");
         count_frame(&self.out.metrics, name, "in", payload.len());
         let Some((_, class)) = Message::rule(frame_type) else {
             return;
@@ -451,6 +529,9 @@ impl Handler for NetThread {
             );
         }
         self.gates.leave(peer);
+        if why.fault().is_some() {
+            self.feed(io, Input::Fault(peer, "malformed frame"));
+        }
         self.feed(io, Input::Closed(peer));
         let now = self.clock.now();
         self.show_peers(io, now);
@@ -484,6 +565,9 @@ impl Handler for NetThread {
     }
 
     fn on_wake(&mut self, io: &mut Io) {
+        if !std::mem::replace(&mut self.started, true) {
+            self.show_bans(io);
+        }
         for _ in 0..TURN_COMMAND_MAX {
             match self.commands.try_recv() {
                 Ok(command) => self.command(io, command),

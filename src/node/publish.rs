@@ -7,6 +7,7 @@ use crate::crypto::hash::Hash;
 use crate::ledger::decided::DecidedBlock;
 use crate::ledger::mempool::MempoolLimits;
 use crate::node::queues::Outlet;
+use crate::p2p::reputation::Ban;
 use crate::replica::info::ConsensusInfo;
 use crate::replica::io::Event;
 use crate::replica::machine::Replica;
@@ -33,6 +34,8 @@ pub struct Shared {
     sync: RwLock<SyncView>,
     /// Peers, written by the net thread.
     pub peers: Arc<RwLock<Arc<Vec<PeerView>>>>,
+    /// Bans in force, written by the net thread.
+    pub bans: Arc<RwLock<Arc<Vec<Ban>>>>,
     finality_ms: Mutex<(BTreeMap<Txid, u64>, VecDeque<Txid>)>,
     conflicted: Mutex<Vec<Txid>>,
 }
@@ -44,6 +47,7 @@ impl Shared {
             view: RwLock::new(Arc::new(first)),
             sync: RwLock::new(SyncView::default()),
             peers: Arc::default(),
+            bans: Arc::default(),
             finality_ms: Mutex::default(),
             conflicted: Mutex::default(),
         }

@@ -7,6 +7,7 @@ use crate::node::clock::Clock;
 use crate::node::consensus::Call;
 use crate::node::files;
 use crate::node::handle::Wallets;
+use crate::node::keeper::Keeper;
 use crate::node::meter::Meter;
 use crate::node::netcmd::NetCommand;
 use crate::node::netthread::RpcJob;
@@ -105,6 +106,8 @@ pub struct Notifier {
     pub told_slot: SlotIndex,
     /// The file that keeps the mempool over a restart.
     pub mempool_file: PathBuf,
+    /// Files about peers.
+    pub keeper: Keeper,
     /// Names the network in it.
     pub chain: ChainId,
 }
@@ -133,8 +136,10 @@ impl Notifier {
             if self.clock.mono() >= tick {
                 tick = self.clock.mono().plus_ms(WALLET_TICK_MS);
                 self.tick_wallets();
+                self.keeper.keep();
             }
         }
+        self.keeper.keep();
         self.tell_decided();
         self.send_late(self.service.on_stop());
         for (name, wallet) in self.wallets.read().iter() {

@@ -5,6 +5,7 @@
 //! peer is trusted with nothing before its Hello has arrived: in TLS 1.3 the dialling side finishes before the other side
 //! has judged its key. What other machines care about is delivered to them undigested.
 
+mod conduct;
 mod dialing;
 mod greeting;
 mod io;
@@ -19,10 +20,12 @@ use crate::base::rng::Rng;
 use crate::base::time::{MonoUs, Now};
 use crate::crypto::keys::PublicKey;
 use crate::p2p::messages::*;
+use crate::p2p::reputation::Reputation;
 use crate::types::ids::*;
+use core::net::IpAddr;
 use dialing::Target;
 use probing::{Probe, Visit};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A Hello must arrive within this time.
 const HELLO_TIMEOUT_MS: u64 = 5_000;
@@ -56,13 +59,17 @@ pub struct Machine {
     probes: Vec<Option<Probe>>,
     peers: BTreeMap<PeerId, Peer>,
     targets: Vec<Target>,
+    /// Addresses of configured peers and registered endpoints.
+    exempt: BTreeSet<IpAddr>,
+    reputation: Reputation,
+    bans_told: u64,
     rng: Rng,
     out: Vec<Effect>,
 }
 
 impl Machine {
     /// A machine without connections; it dials on the first input.
-    pub fn new(config: Config) -> Machine {
+    pub fn new(mut config: Config) -> Machine {
         let rng = Rng::new(config.seed);
         let mut machine = Machine {
             status: config.status,
@@ -71,6 +78,9 @@ impl Machine {
             probes: vec![None; PROBE_COUNT_MAX],
             peers: BTreeMap::new(),
             targets: Vec::new(),
+            exempt: BTreeSet::new(),
+            reputation: Reputation::new(config.started, std::mem::take(&mut config.bans)),
+            bans_told: 0,
             rng,
             out: Vec::new(),
             config,
@@ -89,10 +99,14 @@ impl Machine {
             Input::DialFailed(target) => self.dial_failed(now, target),
             Input::Frame(peer, message) => self.frame(now, peer, message),
             Input::Operators(operators) => {
+                self.reputation
+                    .keep_masternodes(|id| operators.contains_key(id));
                 self.operators = operators;
                 self.find_me();
                 let peers: Vec<PeerId> = self.peers.keys().copied().collect();
-                peers.into_iter().for_each(|peer| self.judge_proof(peer));
+                peers
+                    .into_iter()
+                    .for_each(|peer| self.judge_proof(now, peer));
             }
             Input::Validators(addresses) => self.follow(&addresses),
             Input::Probe(masternode, address) => self.probe(now, masternode, address),
@@ -101,9 +115,19 @@ impl Machine {
                 self.broadcast_status();
             }
             Input::AddTarget(address) => self.add_target(address),
+            Input::RemoveTarget(address) => self.remove_target(&address),
+            Input::Try(address) => self.try_target(address),
+            Input::Fault(peer, fault) => self.blame(now, peer, fault),
+            Input::Ban(subject, ms) => self.ban(now, subject, ms),
+            Input::Unban(subject) => {
+                self.reputation.unban(&subject);
+            }
+            Input::ClearBans => self.reputation.clear(),
+            Input::Disconnect(peer) => self.close(peer, "disconnected by hand", false),
             Input::Tick => {}
         }
         self.timers(now);
+        self.tell_bans(now);
         std::mem::take(&mut self.out)
     }
 
@@ -186,9 +210,9 @@ impl Machine {
                 let why = format!("refused by peer: {}", String::from_utf8_lossy(&reason));
                 self.close(id, why, false);
             }
-            (_, false) => self.close(id, "spoke before Hello", true),
-            (Message::Hello(_), true) => self.close(id, "second Hello", true),
-            (Message::OperatorProof(proof), true) => self.operator_proof(id, &proof),
+            (_, false) => self.blame(now, id, "spoke before Hello"),
+            (Message::Hello(_), true) => self.blame(now, id, "second Hello"),
+            (Message::OperatorProof(proof), true) => self.operator_proof(now, id, &proof),
             (Message::Ping(status), true) => {
                 peer.told = peer.told.max(status.height);
                 self.out.push(Effect::Send(id, Message::Pong(status.clock)));

@@ -5,6 +5,8 @@ use super::*;
 use crate::base::time::WallMs;
 use crate::crypto::hash::Hash;
 use crate::crypto::keys::SecretKey;
+use crate::p2p::reputation::Subject;
+use core::net::SocketAddr;
 
 fn secret(i: u8) -> SecretKey {
     SecretKey::from_seed(&[i; 32])
@@ -25,6 +27,8 @@ fn machine(i: u8, targets: &[&str]) -> Machine {
             height: Height(u64::from(i)),
             ..Status::default()
         },
+        bans: Vec::new(),
+        started: WallMs(0),
         seed: u64::from(i),
     })
 }
@@ -37,6 +41,7 @@ fn at(ms: u64) -> Now {
 }
 
 fn link(peer: u64, key: u8, target: Option<usize>) -> Input {
+    let key_number = key;
     let (peer, key) = (PeerId(peer), secret(key).public());
     Input::Connected(Link {
         peer,
@@ -44,6 +49,7 @@ fn link(peer: u64, key: u8, target: Option<usize>) -> Input {
         target,
         exporter: [7; 32],
         address: "a".into(),
+        remote: Some(SocketAddr::from(([10, 0, 0, key_number], 1))),
     })
 }
 
@@ -147,37 +153,233 @@ fn before_hello_only_hello_is_read_and_networks_do_not_mix() {
     assert!(!fb.iter().any(|e| matches!(e, Effect::Up(..))));
 }
 
-#[test]
-fn both_ends_keep_the_same_of_two_connections() {
-    let (mut a, mut b) = (machine(1, &["b"]), machine(2, &["a"]));
-    meet(&mut a, &mut b, (1, 2), at(0));
-    let first_stays_at_a = secret(1).public() < secret(2).public();
-    // Now b's dial arrives as well: peer 3 at a, peer 4 at b.
-    let hello = |m: &mut Machine, l: Input| sent(&m.handle(at(1), l))[0].clone();
-    let from_b = hello(&mut b, link(4, 1, Some(0)));
-    let from_a = hello(&mut a, link(3, 2, None));
-    let out_a = a.handle(at(1), Input::Frame(PeerId(3), from_b));
-    let out_b = b.handle(at(1), Input::Frame(PeerId(4), from_a));
-    let closed = |out: &[Effect]| {
-        out.iter().find_map(|e| {
-            if let Effect::Close { peer, .. } = e {
-                Some(*peer)
-            } else {
-                None
+/// One of two connections of the machines a and b: who dialled, its names at both ends, its exporter value.
+struct Wire {
+    a_dials: bool,
+    at: [PeerId; 2],
+    exporter: u8,
+}
+
+/// Opens both wires, exchanges their Hellos in the given order of deliveries, and tells which wire each end kept. A
+/// delivery is (wire, to which end).
+fn keep_one(keys: [u8; 2], wires: [Wire; 2], order: [(usize, usize); 4]) -> [Vec<usize>; 2] {
+    let mut ends = [machine(keys[0], &["b"]), machine(keys[1], &["a"])];
+    let mut hellos = BTreeMap::new();
+    for (w, wire) in wires.iter().enumerate() {
+        for end in 0..2 {
+            let target = ((end == 0) == wire.a_dials).then_some(0);
+            let mut connected = link(wire.at[end].0, keys[1 - end], target);
+            if let Input::Connected(link) = &mut connected {
+                link.exporter = [wire.exporter; 32];
             }
-        })
+            let hello = sent(&ends[end].handle(at(0), connected))[0].clone();
+            hellos.insert((w, 1 - end), hello);
+        }
+    }
+    let mut kept = [vec![0, 1], vec![0, 1]];
+    for (w, end) in order {
+        let hello = Input::Frame(wires[w].at[end], hellos[&(w, end)].clone());
+        for effect in ends[end].handle(at(1), hello) {
+            if let Effect::Close { peer, fault, .. } = effect {
+                assert!(!fault, "P3: two connections are no fault");
+                kept[end].retain(|w| wires[*w].at[end] != peer);
+            }
+        }
+    }
+    kept
+}
+
+#[test]
+fn both_ends_keep_the_same_of_two_connections_whatever_arrives_first() {
+    let hellos = [(0, 0), (0, 1), (1, 0), (1, 1)];
+    let mut orders = Vec::new();
+    for i in 0..256 {
+        let order = [i & 3, i >> 2 & 3, i >> 4 & 3, i >> 6].map(|d| hellos[d]);
+        if hellos.iter().all(|h| order.contains(h)) {
+            orders.push(order);
+        }
+    }
+    assert_eq!(orders.len(), 24, "every order in which four Hellos arrive");
+    for keys in [[1, 2], [2, 1]] {
+        let a_is_lower = secret(keys[0]).public() < secret(keys[1]).public();
+        for (dials, exporters) in [
+            ([true, false], [7, 8]),
+            ([false, true], [7, 8]),
+            ([true, true], [9, 3]),
+            ([false, false], [3, 9]),
+        ] {
+            for order in &orders {
+                let wire = |w: usize| Wire {
+                    a_dials: dials[w],
+                    at: [PeerId(w as u64 + 1), PeerId(w as u64 + 11)],
+                    exporter: exporters[w],
+                };
+                let kept = keep_one(keys, [wire(0), wire(1)], *order);
+                let expect = match dials[0] == dials[1] {
+                    true => usize::from(exporters[1] < exporters[0]),
+                    false => usize::from(dials[1] == a_is_lower),
+                };
+                assert_eq!(
+                    kept,
+                    [vec![expect], vec![expect]],
+                    "P1: the one dialled by the lower node key stays, on both ends: {dials:?} {order:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_replayed_or_reflected_proof_makes_no_masternode() {
+    let (mut a, mut b) = (machine(1, &["b"]), machine(2, &[]));
+    b.handle(at(0), operators(&[1, 2]));
+    let (fa, fb) = meet(&mut a, &mut b, (1, 2), at(0));
+    let proof = |effects: &[Effect]| {
+        let is_proof = |m: &Message| matches!(m, Message::OperatorProof(_));
+        sent(effects).into_iter().find(is_proof).unwrap()
     };
-    let (a_closed, b_closed) = (closed(&out_a).unwrap(), closed(&out_b).unwrap());
-    let expect = if first_stays_at_a {
-        (PeerId(3), PeerId(4))
-    } else {
-        (PeerId(1), PeerId(2))
+    let (of_a, of_b) = (proof(&fa), proof(&fb));
+    // The attacker holds a's TLS node key, but not its operator key: the same keys, another session.
+    let mut replay = link(7, 1, None);
+    if let Input::Connected(link) = &mut replay {
+        link.exporter = [8; 32];
+    }
+    for (connected, proof, what) in [
+        (replay, of_a.clone(), "a proof of an earlier session"),
+        (
+            link(8, 3, None),
+            of_a.clone(),
+            "a proof of another node key",
+        ),
+        (link(9, 2, None), of_b.clone(), "our own proof, reflected"),
+        (link(10, 1, Some(0)), of_a, "a proof of the other direction"),
+    ] {
+        let mut c = machine(2, &["x"]);
+        if let Input::Connected(link) = &connected {
+            c.config.node_key = match link.key == c.config.node_key {
+                true => secret(4).public(),
+                false => c.config.node_key,
+            };
+        }
+        c.handle(at(0), operators(&[1, 2]));
+        let peer = match &connected {
+            Input::Connected(link) => link.peer,
+            _ => PeerId(0),
+        };
+        c.handle(at(0), connected);
+        let hello = sent(&fa)[0].clone();
+        c.handle(at(0), Input::Frame(peer, hello));
+        let out = c.handle(at(0), Input::Frame(peer, proof));
+        let masternode = out.iter().any(|e| matches!(e, Effect::Masternode(..)));
+        let closed = out
+            .iter()
+            .any(|e| matches!(e, Effect::Close { fault: true, .. }));
+        assert!(closed && !masternode, "P1: {what}: {out:?}");
+    }
+}
+
+#[test]
+fn a_key_without_collateral_makes_no_masternode() {
+    let (mut a, mut b) = (machine(1, &["b"]), machine(2, &[]));
+    b.handle(at(0), operators(&[2, 3]));
+    let (_, fb) = meet(&mut a, &mut b, (1, 2), at(0));
+    let is_masternode = |effects: &[Effect]| {
+        let masternode = |e: &Effect| matches!(e, Effect::Masternode(..));
+        effects.iter().any(masternode)
+    };
+    assert!(!is_masternode(&fb), "M1: no collateral, no vote");
+    assert!(
+        fb.iter().any(|e| matches!(e, Effect::Up(..))),
+        "an observer all the same"
+    );
+    let later = b.handle(at(1), operators(&[1, 2]));
+    assert!(is_masternode(&later), "its registration arrives later");
+}
+
+#[test]
+fn faults_ban_key_and_address_of_a_stranger_and_the_ban_can_be_taken_back() {
+    let mut a = machine(1, &[]);
+    let stranger = |peer, key| link(peer, key, None);
+    let mut banned = None;
+    for i in 1..=3 {
+        let out = a.handle(at(i), stranger(i, 9));
+        if out.iter().any(|e| matches!(e, Effect::Close { .. })) {
+            banned = Some(i);
+            break;
+        }
+        let out = a.handle(at(i), Input::Fault(PeerId(i), "malformed frame"));
+        assert!(
+            matches!(out[0], Effect::Close { fault: true, .. }),
+            "{out:?}"
+        );
+        a.handle(at(i), Input::Closed(PeerId(i)));
+    }
+    assert_eq!(banned, Some(3), "P3: two faults of 25 are a ban");
+    a.handle(at(4), Input::Closed(PeerId(3)));
+    // Another key from the same address, and the same key from elsewhere.
+    let out = a.handle(at(5), stranger(5, 9));
+    assert!(out.iter().any(|e| matches!(e, Effect::Close { .. })));
+    let bans: Vec<String> = a
+        .reputation()
+        .bans()
+        .map(|b| b.subject.to_string())
+        .collect();
+    assert!(bans.contains(&"10.0.0.9/32".to_string()), "{bans:?}");
+    assert!(bans.contains(&secret(9).public().to_string()), "{bans:?}");
+    a.handle(at(6), Input::Closed(PeerId(5)));
+    let out = a.handle(at(6), Input::ClearBans);
+    assert!(out.contains(&Effect::BansChanged));
+    let out = a.handle(at(7), stranger(7, 9));
+    assert!(
+        !out.iter().any(|e| matches!(e, Effect::Close { .. })),
+        "P3: reversible"
+    );
+}
+
+#[test]
+fn configured_peers_and_this_host_lose_no_address_and_masternodes_only_a_minute() {
+    let mut a = machine(1, &["10.0.0.9:5"]);
+    a.handle(at(0), operators(&[2]));
+    for (i, key) in [(1, 9), (2, 9)] {
+        a.handle(at(i), link(i, key, None));
+        a.handle(at(i), Input::Fault(PeerId(i), "malformed frame"));
+        a.handle(at(i), Input::Closed(PeerId(i)));
+    }
+    let ranges = |a: &Machine| {
+        let text = a.reputation().bans().map(|b| b.subject.to_string());
+        text.filter(|t| t.contains('/')).count()
     };
     assert_eq!(
-        (a_closed, b_closed),
-        expect,
-        "P1: the one dialled by the lower node key stays, on both ends"
+        ranges(&a),
+        0,
+        "the address of a configured peer is not banned"
     );
+    assert_eq!(a.reputation().bans().count(), 1, "the key is");
+    let mut b = machine(2, &[]);
+    let mut closed = 0;
+    for i in 1..=4 {
+        let now = at(10_000 * i);
+        let peer = a.handle(now, link(20, 2, None));
+        let hello = sent(&b.handle(now, link(30, 1, Some(0))))[0].clone();
+        a.handle(now, Input::Frame(PeerId(20), hello));
+        let to_b = sent(&peer)[0].clone();
+        let proof = sent(&b.handle(now, Input::Frame(PeerId(30), to_b)));
+        let proof = proof
+            .into_iter()
+            .find(|m| matches!(m, Message::OperatorProof(_)));
+        let out = a.handle(now, Input::Frame(PeerId(20), proof.unwrap()));
+        closed += out
+            .iter()
+            .filter(|e| matches!(e, Effect::Close { .. }))
+            .count();
+        a.handle(now, Input::Fault(PeerId(20), "malformed frame"));
+        a.handle(now, Input::Closed(PeerId(20)));
+        b.handle(now, Input::Closed(PeerId(30)));
+    }
+    assert!(closed > 0, "a masternode is banned, too");
+    let longest = a.reputation().bans().filter(|b| b.why != "by hand");
+    let longest = longest.filter(|b| matches!(b.subject, Subject::Masternode(_)));
+    assert!(longest.map(|b| b.until.since(b.created)).max() <= Some(60_000));
 }
 
 #[test]

@@ -28,6 +28,14 @@ pub mod code {
     pub const WALLET_NOT_NAMED: i32 = -19;
     /// The bytes are no transaction.
     pub const DESERIALIZATION: i32 = -22;
+    /// The peer was added, or is banned, already.
+    pub const NODE_KNOWN: i32 = -23;
+    /// Nobody added this peer.
+    pub const NODE_NOT_ADDED: i32 = -24;
+    /// No such peer is connected.
+    pub const NODE_NOT_CONNECTED: i32 = -29;
+    /// No address, subnet or node key; or no such ban.
+    pub const NO_SUBNET: i32 = -30;
     /// The transaction cannot be judged: inputs missing.
     pub const VERIFY: i32 = -25;
     /// The transaction is refused.

@@ -6,6 +6,7 @@ use crate::crypto::keys::Signature;
 use crate::ledger::apply::Delta;
 use crate::ledger::decided::DecidedBlock;
 use crate::ledger::testkit::{self, HOLDER, Net};
+use crate::p2p::reputation::Ban;
 use crate::rpc::node::*;
 use crate::rpc::published;
 use crate::types::block::{Block, Certificate, Header};
@@ -82,6 +83,7 @@ pub struct Knobs {
     pub verdict: Result<Acceptance, SubmitError>,
     pub mempool: Vec<MempoolEntry>,
     pub filter: String,
+    pub bans: Vec<Ban>,
 }
 
 /// The node.
@@ -178,6 +180,7 @@ impl FakeNode {
                     fee: crate::types::amount::Amount(testkit::FEE),
                 }),
                 mempool: Vec::new(),
+                bans: Vec::new(),
                 filter: "info".into(),
             }),
             net: Mutex::new(net),
@@ -357,6 +360,39 @@ impl Node for FakeNode {
     }
     fn finality_ms(&self, _: &Txid) -> Option<u64> {
         Some(12)
+    }
+    fn peer_command(&self, command: PeerCommand) -> Result<(), PeerRefusal> {
+        let mut knobs = self.knobs.lock();
+        match command {
+            PeerCommand::Ban(subject, ms) => {
+                if knobs.bans.iter().any(|ban| ban.subject == subject) {
+                    return Err(PeerRefusal::AlreadyBanned);
+                }
+                let created = knobs.now.wall;
+                knobs.bans.push(Ban {
+                    subject,
+                    created,
+                    until: created.plus(ms),
+                    why: "by hand".into(),
+                    by_hand: true,
+                });
+            }
+            PeerCommand::Unban(subject) => {
+                let before = knobs.bans.len();
+                knobs.bans.retain(|ban| ban.subject != subject);
+                if knobs.bans.len() == before {
+                    return Err(PeerRefusal::NotBanned);
+                }
+            }
+            PeerCommand::ClearBans => knobs.bans.clear(),
+            PeerCommand::Disconnect(_) => return Err(PeerRefusal::NotConnected),
+            PeerCommand::Remove(_) => return Err(PeerRefusal::NotAdded),
+            PeerCommand::Add(_) | PeerCommand::Try(_) => {}
+        }
+        Ok(())
+    }
+    fn bans(&self) -> Arc<Vec<Ban>> {
+        Arc::new(self.knobs.lock().bans.clone())
     }
     fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);

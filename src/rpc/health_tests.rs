@@ -45,6 +45,7 @@ fn peer() -> PeerView {
         last_send: LATER,
         last_receive: LATER,
         score: 0,
+        by_type: Default::default(),
     }
 }
 

@@ -451,3 +451,56 @@ fn control_and_util() {
     );
     assert!(node.stopped.load(Ordering::Relaxed));
 }
+
+#[test]
+fn bans_are_set_listed_and_taken_back_as_in_bitcoin_core() {
+    let node = FakeNode::new();
+    let add = |subject: &str| json!([subject, "add", 60]);
+    assert_eq!(ok(&node, "setban", add("192.0.2.0/24")), Value::Null);
+    assert_eq!(
+        code(&node, "setban", add("192.0.2.0/24")),
+        -23,
+        "already banned"
+    );
+    let key = "ab".repeat(32);
+    ok(&node, "setban", json!([key, "add"]));
+    let listed = ok(&node, "listbanned", json!([]));
+    let of = |i: usize, name: &str| listed[i][name].clone();
+    assert_eq!(of(0, "address"), "192.0.2.0/24");
+    assert_eq!(
+        (of(0, "ban_duration"), of(0, "time_remaining")),
+        (json!(60), json!(60))
+    );
+    assert_eq!(
+        of(1, "ban_duration"),
+        86_400,
+        "24 hours unless said otherwise"
+    );
+    assert_eq!(code(&node, "setban", add("nobody")), -30);
+    assert_eq!(
+        code(&node, "setban", json!(["192.0.2.9", "remove"])),
+        -30,
+        "no such ban"
+    );
+    assert_eq!(code(&node, "setban", json!(["192.0.2.9", "perhaps"])), -8);
+    assert_eq!(
+        code(&node, "setban", json!(["192.0.2.9", "add", 1, true])),
+        -8,
+        "in the past"
+    );
+    ok(&node, "setban", json!(["192.0.2.0/24", "remove"]));
+    ok(&node, "clearbanned", json!([]));
+    assert_eq!(ok(&node, "listbanned", json!([])), json!([]));
+    assert_eq!(code(&node, "disconnectnode", json!(["192.0.2.9:1"])), -29);
+    assert_eq!(
+        code(&node, "disconnectnode", json!(["192.0.2.9:1", 5])),
+        -8,
+        "one of the two"
+    );
+    assert_eq!(
+        code(&node, "addnode", json!(["192.0.2.9:1", "remove"])),
+        -24
+    );
+    assert_eq!(code(&node, "addnode", json!(["192.0.2.9", "add"])), -8);
+    ok(&node, "addnode", json!(["192.0.2.9:1", "onetry"]));
+}

@@ -6,6 +6,7 @@ pub mod control;
 pub mod masternodes;
 pub mod mempool;
 pub mod network;
+pub mod peers;
 pub mod protx;
 mod protx_make;
 pub mod transactions;
@@ -22,6 +23,7 @@ pub const GROUPS: &[&[MethodSpec]] = &[
     masternodes::METHODS,
     mempool::METHODS,
     network::METHODS,
+    peers::METHODS,
     protx::METHODS,
     transactions::METHODS,
     util::METHODS,

@@ -8,6 +8,7 @@ use crate::base::time::{MonoUs, WallMs};
 use crate::crypto::hash::Hash;
 use crate::crypto::keys::{PublicKey, Signature};
 use crate::ledger::registry::Entry;
+use crate::p2p::reputation::{Ban, Subject};
 pub use crate::replica::standing::OwnStanding;
 use crate::types::address::Network;
 use crate::types::amount::Amount;
@@ -18,6 +19,7 @@ use crate::types::transaction::{Tx, TxOutput};
 use crate::types::validators::ValidatorSet;
 use crate::wallet::Wallet;
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -242,6 +244,53 @@ pub struct PeerView {
     pub last_receive: WallMs,
     /// Reputation (P3), 0 or below.
     pub score: i64,
+    /// Bytes of frame bodies by type, sent and received.
+    pub by_type: BTreeMap<&'static str, [u64; 2]>,
+}
+
+/// A connection as an operator names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WhichPeer {
+    /// By number.
+    Id(u64),
+    /// By `IP:PORT`.
+    Address(String),
+}
+
+/// What an operator asks about peers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerCommand {
+    /// Ban for so many ms.
+    Ban(Subject, u64),
+    /// Take a ban back.
+    Unban(Subject),
+    /// Take all bans back and forget all scores.
+    ClearBans,
+    /// Close a connection.
+    Disconnect(WhichPeer),
+    /// Keep a connection to `HOST:PORT`.
+    Add(String),
+    /// No longer.
+    Remove(String),
+    /// Dial once.
+    Try(String),
+}
+
+/// Why a [`PeerCommand`] is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerRefusal {
+    /// Banned already.
+    AlreadyBanned,
+    /// No such ban.
+    NotBanned,
+    /// No such connection.
+    NotConnected,
+    /// It is kept already.
+    AlreadyAdded,
+    /// Nobody added it.
+    NotAdded,
+    /// The node did not answer in time.
+    Busy,
 }
 
 /// Catch-up.
@@ -521,6 +570,10 @@ pub trait Node: Send + Sync {
     fn track(&self, txid: &Txid) -> Option<Track>;
     /// Milliseconds from first seen here to decided, while that is remembered.
     fn finality_ms(&self, txid: &Txid) -> Option<u64>;
+    /// Does what an operator asks about peers, before it returns.
+    fn peer_command(&self, command: PeerCommand) -> Result<(), PeerRefusal>;
+    /// Bans in force.
+    fn bans(&self) -> Arc<Vec<Ban>>;
     /// Asks the node to stop.
     fn stop(&self);
     /// Changes the log filter (`info`, `debug,net=trace`); the error says what is wrong with it.

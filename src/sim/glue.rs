@@ -154,6 +154,7 @@ impl World {
                 todo.push_back(Work::ToReplica(Input::PeerDown(peer)));
                 todo.push_back(Work::ToSync(sync::Input::Gone { peer: peer.0 }));
             }
+            p2p::Effect::Slow(..) | p2p::Effect::BansChanged => {}
             p2p::Effect::StatusOf(peer, status) => {
                 todo.push_back(Work::ToReplica(Input::PeerStatus(peer, status)));
                 todo.push_back(position(peer, status.height));

@@ -24,6 +24,7 @@ impl World {
             target: target.filter(|_| side == 0),
             exporter,
             address: far.node.to_string(),
+            remote: None,
         };
         self.work(end.node, Work::ToP2p(p2p::Input::Connected(link)));
     }

@@ -169,6 +169,8 @@ impl Node {
             },
             inbound_max: 61,
             status: replica.status(now),
+            bans: Vec::new(),
+            started: now.wall,
             seed: self.rng.next_u64(),
         });
         let sync = sync::Machine::new(genesis.chain_id(), applied(&replica), None);

@@ -217,6 +217,7 @@ pub(super) fn peers(client: &mut Client, output: &mut Output<'_>) -> Result<(), 
                 ping,
                 show(&peer["bytessent"]),
                 show(&peer["bytesrecv"]),
+                show(&peer["score"]),
                 show(&peer["subver"]),
             ]
         };
@@ -230,9 +231,10 @@ pub(super) fn peers(client: &mut Client, output: &mut Output<'_>) -> Result<(), 
             "PING",
             "SENT",
             "RECEIVED",
+            "SCORE",
             "SOFTWARE",
         ];
-        table(&head, &[0, 4, 5, 6, 7], rows)
+        table(&head, &[0, 4, 5, 6, 7, 8], rows)
     });
     Ok(())
 }

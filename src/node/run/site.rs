@@ -12,6 +12,7 @@ use crate::node::consensus::{Backlog, Call, ConsensusThread, Frame, Inbox, Outbo
 use crate::node::disks::{self, Progress, SignerJob};
 use crate::node::exit::Exit;
 use crate::node::handle::{Handle, Ledger, Wallets};
+use crate::node::keeper::Keeper;
 use crate::node::meter::{Gauge, Meter};
 use crate::node::netcmd::NetCommand;
 use crate::node::netthread::{self, NetThread, RpcJob};
@@ -244,6 +245,7 @@ impl Site<'_> {
             ledger: Ledger(opened.ledger.clone()),
             clock: self.clock,
             calls: self.wires.calls.0.clone(),
+            net: self.wires.net.0.clone(),
             wallets: self.wallets.clone(),
             stopping: self.stopping.clone(),
             datadir: opened.datadir.clone(),
@@ -288,6 +290,7 @@ impl Site<'_> {
             told: self.durable,
             told_slot: SlotIndex(0),
             mempool_file: opened.datadir.mempool(),
+            keeper: Keeper::new(&opened.datadir, self.shared.clone()),
             chain: opened.genesis.chain_id(),
         };
         let wakes = wires.notify.1.clone();
@@ -311,6 +314,7 @@ impl Site<'_> {
             requests: wires.requests.0.clone(),
             lookups,
             peers: self.shared.peers.clone(),
+            bans: self.shared.bans.clone(),
             metrics: self.metrics.clone(),
         };
         Ok(NetThread::new(

@@ -252,6 +252,8 @@ fn peer_machine(config: &Config, opened: &Opened, replica: &Replica, now: Now) -
         ping_interval_ms: config.p2p.ping_interval_ms,
         inbound_max: config.p2p.max_inbound,
         status: replica.status(now),
+        bans: crate::node::keeper::load_bans(&opened.datadir.bans()),
+        started: now.wall,
         seed: now.wall.0,
     })
 }
@@ -317,6 +319,7 @@ pub(super) fn start(config: &Config, mut opened: Opened) -> Result<Running, RunE
         wires: Wires::new(),
     };
     let machine = peer_machine(config, &opened, &replica, clock.now());
+    *site.shared.bans.write() = Arc::new(machine.reputation().bans().cloned().collect());
     let threads = &config.threads;
     let (signer, ledger, wake) = site.disks(&mut crew, &mut opened)?;
     let (syncer, inbox) = (site.syncer(&opened, &replica), site.wires.sync.1.clone());

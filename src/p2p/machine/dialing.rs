@@ -7,6 +7,7 @@ use crate::base::limits::PEER_OUTBOUND_COUNT;
 use crate::base::time::{MonoUs, Now};
 use crate::crypto::keys::PublicKey;
 use crate::types::ids::MasternodeId;
+use core::net::SocketAddr;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// First wait before a target is dialled again; doubled up to the cap (B2).
@@ -28,15 +29,40 @@ pub(super) struct Target {
     pub linked: bool,
     /// Whether the configuration names it.
     pub configured: bool,
+    /// Whether it is to be dialled once, by hand.
+    pub once: bool,
     /// The member of the set whose registered endpoint it is.
     pub member: Option<MasternodeId>,
 }
 
 impl Machine {
     pub(super) fn add_target(&mut self, address: String) {
+        let host = address.parse::<SocketAddr>().ok();
+        self.exempt
+            .extend(host.map(|host| host.ip().to_canonical()));
         if let Some(target) = self.target_at(address) {
             target.configured = true;
         }
+    }
+
+    /// Dials an address once.
+    pub(super) fn try_target(&mut self, address: String) {
+        if let Some(target) = self.target_at(address) {
+            target.once = true;
+        }
+    }
+
+    /// Gives an address up: a connection stays, and nobody dials it again.
+    pub(super) fn remove_target(&mut self, address: &str) {
+        for target in self.targets.iter_mut().filter(|t| t.address == address) {
+            target.configured = false;
+        }
+    }
+
+    /// Whether a connection to this address is kept up for the configuration or by hand.
+    pub fn is_target(&self, address: &str) -> bool {
+        let kept = |t: &Target| t.configured && t.address == address;
+        self.targets.iter().any(kept)
     }
 
     /// The target of an address; a place that nobody wants any more is taken before a new one is made.
@@ -54,11 +80,12 @@ impl Machine {
             never: false,
             linked: false,
             configured: false,
+            once: false,
             member: None,
         };
         let linked = |i: usize| self.peers.values().any(|p| p.link.target == Some(i));
         let free = |(i, t): (usize, &Target)| {
-            let wanted = t.configured || t.member.is_some() || t.dialling;
+            let wanted = t.configured || t.once || t.member.is_some() || t.dialling;
             (!wanted && !linked(i)).then_some(i)
         };
         if let Some(i) = self.targets.iter().enumerate().find_map(free) {
@@ -74,6 +101,10 @@ impl Machine {
 
     /// The set has changed: its members' endpoints are targets, those of others are none any more. Connections stay.
     pub(super) fn follow(&mut self, members: &BTreeMap<MasternodeId, String>) {
+        let configured = self.targets.iter().filter(|t| t.configured);
+        let named = configured.map(|t| &t.address).chain(members.values());
+        let hosts = named.filter_map(|address| address.parse::<SocketAddr>().ok());
+        self.exempt = hosts.map(|host| host.ip().to_canonical()).collect();
         for target in &mut self.targets {
             let still = |id: &MasternodeId| members.get(id) == Some(&target.address);
             target.member = target.member.filter(still);
@@ -105,7 +136,7 @@ impl Machine {
     }
 
     pub(super) fn wants_dial(&self, target: &Target) -> bool {
-        let wanted = target.configured || target.member.is_some();
+        let wanted = target.configured || target.once || target.member.is_some();
         wanted && !target.dialling && !target.never && !target.linked
     }
 
@@ -155,6 +186,7 @@ impl Machine {
         for i in 0..self.targets.len() {
             if self.wants_dial(&self.targets[i]) && now.mono >= self.targets[i].next {
                 self.targets[i].dialling = true;
+                self.targets[i].once = false;
                 let address = self.targets[i].address.clone();
                 self.out.push(Effect::Dial(i, address));
             }

@@ -82,7 +82,9 @@ impl Machine {
                     told: Height(0),
                 },
             );
-            self.greet(now, peer);
+            if !self.refuse_banned(now, peer) {
+                self.greet(now, peer);
+            }
         }
         self.links_changed();
     }
@@ -106,7 +108,7 @@ impl Machine {
             .push(Effect::Send(peer, Message::Hello(Box::new(hello))));
     }
 
-    fn reject(&mut self, peer: PeerId, why: &str) {
+    pub(super) fn reject(&mut self, peer: PeerId, why: &str) {
         let reason = RejectReason::try_from(why.as_bytes().to_vec()).unwrap_or_default();
         self.out.push(Effect::Send(peer, Message::Reject(reason)));
         self.close(peer, why, false);
@@ -206,16 +208,19 @@ impl Machine {
         }
     }
 
-    /// Of two connections of one pair the one dialled by the lower node key stays (P1): both ends decide alike. Two dialled
-    /// by the same side: the newer one goes.
+    /// Of two connections of one pair the one dialled by the lower node key stays (P1). Of two dialled by the same side the
+    /// one with the lower exporter value stays: both ends know it, and it is the same whichever Hello arrives first.
     fn duplicate_of(&self, id: PeerId, key: PublicKey) -> Option<PeerId> {
         let greeted = |p: &&Peer| p.link.key == key && p.link.peer != id && p.greeted.is_some();
         let other = self.peers.values().find(greeted)?;
         let this = self.peers.get(&id)?;
-        let low_dials = |p: &Peer| p.link.target.is_some() == (self.config.node_key < key);
-        match (low_dials(this), low_dials(other)) {
-            (true, false) => Some(other.link.peer),
-            _ => Some(id),
+        let rank = |p: &Peer| {
+            let low_dials = p.link.target.is_some() == (self.config.node_key < key);
+            (!low_dials, p.link.exporter)
+        };
+        match rank(this) < rank(other) {
+            true => Some(other.link.peer),
+            false => Some(id),
         }
     }
 
@@ -266,13 +271,13 @@ impl Machine {
         check.verify()
     }
 
-    pub(super) fn operator_proof(&mut self, id: PeerId, proof: &OperatorProof) {
+    pub(super) fn operator_proof(&mut self, now: Now, id: PeerId, proof: &OperatorProof) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
         let shown = (proof.masternode, proof.operator);
         if peer.proof == Some(shown) {
-            return self.close(id, "the same OperatorProof again", true);
+            return self.blame(now, id, "the same OperatorProof again");
         }
         // The registry may come to name another masternode or key; not often while one connection lives.
         peer.proofs += 1;
@@ -280,16 +285,16 @@ impl Machine {
             return self.close(id, "too many OperatorProofs", false);
         }
         if !self.proof_holds(id, proof) {
-            return self.close(id, "OperatorProof with a bad signature", true);
+            return self.blame(now, id, "OperatorProof with a bad signature");
         }
         if let Some(peer) = self.peers.get_mut(&id) {
             (peer.proof, peer.masternode) = (Some(shown), None);
         }
-        self.judge_proof(id);
+        self.judge_proof(now, id);
     }
 
     /// A proof counts while the registry names this operator key; a node that lags behind learns that later.
-    pub(super) fn judge_proof(&mut self, id: PeerId) {
+    pub(super) fn judge_proof(&mut self, now: Now, id: PeerId) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -299,7 +304,14 @@ impl Machine {
         let holds = self.operators.get(&masternode) == Some(&operator);
         if holds && peer.masternode.is_none() {
             peer.masternode = Some(masternode);
+            if self.refuse_banned(now, id) {
+                return;
+            }
             self.out.push(Effect::Masternode(id, masternode));
+            let slowed = self.reputation.slowed(now.mono, &masternode);
+            if slowed > 1 {
+                self.out.push(Effect::Slow(id, slowed));
+            }
         } else if !holds {
             peer.masternode = None;
         }

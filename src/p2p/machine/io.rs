@@ -2,10 +2,13 @@
 //! performs the effects in their order.
 
 use crate::base::hex;
+use crate::base::time::WallMs;
 use crate::crypto::keys::{PublicKey, SecretKey};
 use crate::p2p::messages::*;
+use crate::p2p::reputation::{Ban, Subject};
 use crate::types::ids::*;
 use crate::types::transaction::Endpoint;
+use core::net::SocketAddr;
 use std::collections::BTreeMap;
 
 /// What a node is to its peers.
@@ -31,6 +34,10 @@ pub struct Config {
     /// Where this node stands at its start: what peers hear first. Never less, as a peer that lost its signer store counts
     /// on it (B7 step 4).
     pub status: Status,
+    /// Bans that were kept on disk.
+    pub bans: Vec<Ban>,
+    /// Wall clock at the start.
+    pub started: WallMs,
     /// Seed of the jitter of dials.
     pub seed: u64,
 }
@@ -48,6 +55,8 @@ pub struct Link {
     pub exporter: [u8; 32],
     /// Address of the other end, for people.
     pub address: String,
+    /// The same as the network sees it; `None` where there are no such addresses (simulations).
+    pub remote: Option<SocketAddr>,
 }
 
 /// What the machine reacts to.
@@ -71,6 +80,20 @@ pub enum Input {
     Status(Status),
     /// A target to keep a connection to is added; nothing happens if it is there.
     AddTarget(String),
+    /// A target is given up: what is connected stays, nobody dials it again.
+    RemoveTarget(String),
+    /// An address is dialled once.
+    Try(String),
+    /// A peer broke a rule provably; the words are those of [`crate::p2p::reputation::FAULTS`].
+    Fault(PeerId, &'static str),
+    /// Somebody is banned by hand, for so many ms.
+    Ban(Subject, u64),
+    /// A ban is taken back.
+    Unban(Subject),
+    /// All bans are taken back and all scores forgotten.
+    ClearBans,
+    /// A peer is sent away by hand.
+    Disconnect(PeerId),
     /// A deadline passed.
     Tick,
 }
@@ -105,6 +128,10 @@ pub enum Effect {
     Reached(MasternodeId, String),
     /// Another node reached this one by a probe.
     Probed,
+    /// A masternode is slowed down by this factor, as it may not be banned again yet (P3).
+    Slow(PeerId, u64),
+    /// The bans have changed ([`super::Machine::reputation`]).
+    BansChanged,
 }
 
 /// What is known of a peer.

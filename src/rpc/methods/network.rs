@@ -36,7 +36,8 @@ pub const METHODS: &[MethodSpec] = &[
         args: &[],
         result: "[{ id, addr, node_key, network, services, servicesnames, relaytxes, lastsend, lastrecv, bytessent, bytesrecv, \
                  conntime, timeoffset, pingtime, minping, version, subver, inbound, startingheight, synced_headers, \
-                 synced_blocks, permissions, connection_type, transport_protocol_type, masternode, score }]",
+                 synced_blocks, permissions, connection_type, transport_protocol_type, masternode, class, score, \
+                 bytessent_per_msg, bytesrecv_per_msg }]",
         example: "",
         while_starting: true,
         run: getpeerinfo,
@@ -111,6 +112,11 @@ fn seconds(us: Option<u64>) -> Value {
 }
 
 fn peer_json(peer: &PeerView) -> Value {
+    let by_type = |way: usize| -> Value {
+        let of = |(name, bytes): (&&str, &[u64; 2])| (name.to_string(), json!(bytes[way]));
+        let moved = |(_, bytes): &(&&str, &[u64; 2])| bytes[way] > 0;
+        Value::Object(peer.by_type.iter().filter(moved).map(of).collect())
+    };
     json!({
         "id": peer.id,
         "addr": peer.address.to_string(),
@@ -137,7 +143,10 @@ fn peer_json(peer: &PeerView) -> Value {
         "connection_type": if peer.inbound { "inbound" } else { "manual" },
         "transport_protocol_type": "tls13",
         "masternode": peer.masternode.map(|id| id.to_string()),
+        "class": if peer.masternode.is_some() { "masternode" } else { "observer" },
         "score": peer.score,
+        "bytessent_per_msg": by_type(0),
+        "bytesrecv_per_msg": by_type(1),
     })
 }
 
