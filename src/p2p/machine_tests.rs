@@ -232,6 +232,7 @@ fn both_ends_keep_the_same_of_two_connections_whatever_arrives_first() {
 #[test]
 fn a_replayed_or_reflected_proof_makes_no_masternode() {
     let (mut a, mut b) = (machine(1, &["b"]), machine(2, &[]));
+    a.handle(at(0), operators(&[1, 2]));
     b.handle(at(0), operators(&[1, 2]));
     let (fa, fb) = meet(&mut a, &mut b, (1, 2), at(0));
     let proof = |effects: &[Effect]| {
@@ -281,6 +282,7 @@ fn a_replayed_or_reflected_proof_makes_no_masternode() {
 #[test]
 fn a_key_without_collateral_makes_no_masternode() {
     let (mut a, mut b) = (machine(1, &["b"]), machine(2, &[]));
+    a.handle(at(0), operators(&[1, 2]));
     b.handle(at(0), operators(&[2, 3]));
     let (_, fb) = meet(&mut a, &mut b, (1, 2), at(0));
     let is_masternode = |effects: &[Effect]| {
@@ -356,6 +358,7 @@ fn configured_peers_and_this_host_lose_no_address_and_masternodes_only_a_minute(
     );
     assert_eq!(a.reputation().bans().count(), 1, "the key is");
     let mut b = machine(2, &[]);
+    b.handle(at(0), operators(&[2]));
     let mut closed = 0;
     for i in 1..=4 {
         let now = at(10_000 * i);
