@@ -5,8 +5,10 @@
 //! ends it. Figures are printed, never judged: what they depend on most is the disk.
 
 mod faults;
+mod flood;
 mod network;
 mod parts;
+mod stranger;
 
 use std::process::ExitCode;
 
@@ -17,7 +19,7 @@ struct Part {
     run: fn(&Sizes) -> Result<Report, String>,
 }
 
-const PARTS: [Part; 6] = [
+const PARTS: [Part; 7] = [
     Part {
         name: "start",
         shows: "`timed devnet` typed until the first payment is final",
@@ -42,6 +44,11 @@ const PARTS: [Part; 6] = [
         name: "kill",
         shows: "leader killed under load: longest gap between decided blocks",
         run: faults::kill,
+    },
+    Part {
+        name: "flood",
+        shows: "payments one at a time while 50 strangers flood, into a sink and into the nodes",
+        run: flood::flood,
     },
     Part {
         name: "load",

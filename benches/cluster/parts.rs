@@ -38,7 +38,7 @@ pub fn start(sizes: &Sizes) -> Result<Report, String> {
     })
 }
 
-fn percentiles(report: &Value, name: &str) -> String {
+pub fn percentiles(report: &Value, name: &str) -> String {
     let part = |p: &str| format!("{p} {}", ms(report[name][p].as_u64().unwrap_or_default()));
     ["p50", "p99", "max"].map(part).join("  ")
 }
@@ -89,7 +89,7 @@ fn on_core_ns(pid: i32) -> u64 {
         .sum()
 }
 
-fn anonymous_kib(pid: i32) -> u64 {
+pub fn anonymous_kib(pid: i32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status
         .lines()

@@ -91,6 +91,8 @@ pub const HEARTBEATS_PER_FRAME: usize = 64;
 pub const EVIDENCE_KEPT_COUNT_MAX: usize = EVIDENCE_COUNT_MAX;
 /// Transactions in one frame.
 pub const TXS_PER_FRAME: usize = 1_024;
+/// Addresses in one Peers frame.
+pub const PEERS_PER_FRAME: usize = 250;
 /// Wtxids in one inventory or request frame.
 pub const INV_COUNT_MAX: usize = 1_000;
 /// Blocks of one sync range.
@@ -179,6 +181,8 @@ const _: () = {
     // A request for every body of a block by wtxid (32 bytes each) or position.
     assert!(BLOCK_TX_COUNT_MAX * 32 + 128 <= FRAME_GET_BODIES_BYTES);
     assert!(TX_BYTES_MAX + 16 <= FRAME_TX_BYTES);
+    // An address: 16 bytes and a port.
+    assert!(PEERS_PER_FRAME * 18 + 8 <= FRAME_PEERS_BYTES);
     // A heartbeat: 64-byte signature, 93 bytes of body.
     assert!(HEARTBEATS_PER_FRAME * 160 + 8 <= FRAME_HEARTBEAT_BYTES);
     // An attestation: bitmap over the registry, signature, 96 bytes of names.

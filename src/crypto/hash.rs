@@ -138,6 +138,8 @@ domains! {
     Recovery = "TimeCoin v0 recovery";
     /// Message signed by a wallet key for a person (signmessage).
     SignedMessage = "TimeCoin v0 signed-message";
+    /// Places in the address book.
+    AddressBook = "TimeCoin v0 address-book";
     /// Checksum of a wallet's file.
     WalletFile = "TimeCoin v0 wallet-file";
 }

@@ -18,6 +18,8 @@ pub struct Timeouts {
     pub handshake: Duration,
     /// A peer must have taken everything that was queued this long ago.
     pub drain: Duration,
+    /// A frame that has begun must be complete after this time; while this end does not read, it is not counted.
+    pub frame: Duration,
     /// HTTP: between requests; from the first byte to the end of the head; the body.
     pub http_idle: Duration,
     pub http_head: Duration,
@@ -37,6 +39,7 @@ impl Default for Timeouts {
         Timeouts {
             handshake: Duration::from_secs(5),
             drain: Duration::from_secs(30),
+            frame: Duration::from_secs(120),
             http_idle: Duration::from_secs(30),
             http_head: Duration::from_secs(10),
             http_body: Duration::from_secs(30),

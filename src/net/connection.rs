@@ -53,6 +53,8 @@ pub(super) struct Connection {
     pub timer_at: Option<Instant>,
     /// Since when the frames up to this mark wait for the peer.
     drain: Option<(Instant, u64)>,
+    /// Which frame is being received in fragments, and since when.
+    unfinished: Option<(u64, Instant)>,
     bytes_in: u64,
     bytes_out: u64,
     pub dropped: [u64; 6],
@@ -104,6 +106,7 @@ impl Connection {
             in_write_list: false,
             timer_at: None,
             drain: None,
+            unfinished: None,
             bytes_in: 0,
             bytes_out: 0,
             dropped: [0; 6],
@@ -186,11 +189,31 @@ impl Connection {
         }
     }
 
+    /// Notes which frame is unfinished now; after a pause of our own the time begins anew.
+    pub fn note_unfinished(&mut self, now: Instant) {
+        let oldest = self.session.oldest_unfinished().filter(|_| !self.paused);
+        self.unfinished = match (oldest, self.unfinished) {
+            (Some(serial), Some((known, since))) if serial == known => Some((serial, since)),
+            (Some(serial), _) => Some((serial, now)),
+            (None, _) => None,
+        };
+    }
+
+    /// Whether the peer takes too long for one frame.
+    pub fn writes_slowly(&self, timeouts: &Timeouts, now: Instant) -> bool {
+        let since = self.unfinished.map(|(_, since)| since);
+        since.is_some_and(|since| now >= since + timeouts.frame)
+    }
+
     /// When somebody has to look at this connection, if nothing happens before.
     pub fn deadline(&self, timeouts: &Timeouts) -> Option<Instant> {
         match self.phase {
             Phase::Connecting | Phase::Handshaking => Some(self.started + timeouts.handshake),
-            Phase::Open { .. } => self.drain.map(|(since, _)| since + timeouts.drain),
+            Phase::Open { .. } => {
+                let drained = self.drain.map(|(since, _)| since + timeouts.drain);
+                let whole = self.unfinished.map(|(_, since)| since + timeouts.frame);
+                drained.into_iter().chain(whole).min()
+            }
         }
     }
 

@@ -143,6 +143,8 @@ struct Unfinished {
     frame_type: u8,
     total: usize,
     data: Vec<u8>,
+    /// Which frame of the connection it is.
+    serial: u64,
 }
 
 /// Turns bytes into frames. After a fault it is of no further use: the connection is closed.
@@ -152,6 +154,8 @@ pub struct FrameDecoder {
     body: Option<(Body, usize)>,
     whole: Vec<u8>,
     unfinished: [Option<Unfinished>; 6],
+    /// Frames in fragments that were begun.
+    started: u64,
 }
 
 impl Default for FrameDecoder {
@@ -169,6 +173,7 @@ impl FrameDecoder {
             body: None,
             whole: Vec::new(),
             unfinished: Default::default(),
+            started: 0,
         }
     }
 
@@ -200,6 +205,12 @@ impl FrameDecoder {
                 .flatten()
                 .map(|frame| frame.data.len())
                 .sum::<usize>()
+    }
+
+    /// The oldest frame of which fragments are missing: a number that no other frame of the connection has.
+    pub fn oldest_unfinished(&self) -> Option<u64> {
+        let frames = self.unfinished.iter().flatten();
+        frames.map(|frame| frame.serial).min()
     }
 
     /// Collects a unit header; true when `body` says where the rest goes.
@@ -304,7 +315,9 @@ impl FrameDecoder {
             frame_type,
             total,
             data: Vec::new(),
+            serial: self.started,
         });
+        self.started += 1;
         Ok(())
     }
 

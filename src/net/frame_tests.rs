@@ -256,3 +256,28 @@ proptest! {
         prop_assert_eq!(decode(&bytes, &cuts), decode(&bytes, &[]));
     }
 }
+
+#[test]
+fn a_frame_that_drags_on_is_told_from_the_next_one() {
+    let rule = |_: u8| {
+        let (limit, class) = (1 << 20, Class::Sync);
+        Some(FrameRule { limit, class })
+    };
+    let mut bytes = Vec::new();
+    for _ in 0..2 {
+        encode_frame(&mut bytes, Class::Sync, 51, &[7; 40_000]);
+    }
+    let mut decoder = FrameDecoder::new();
+    let mut serials = Vec::new();
+    for portion in bytes.chunks(1_000) {
+        let mut input = portion;
+        while let Ok(Some(_)) = decoder.next(&mut input, rule) {}
+        serials.push(decoder.oldest_unfinished());
+    }
+    serials.dedup();
+    assert_eq!(
+        serials,
+        [None, Some(0), Some(1), None],
+        "each frame is timed by itself: a steady stream of them is not slow"
+    );
+}

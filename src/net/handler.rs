@@ -76,6 +76,9 @@ pub enum CloseReason {
     /// The peer did not read what it was sent, for the whole drain timeout. Slow is never a fault.
     #[error("peer reads too slowly")]
     SlowReader,
+    /// The peer began a frame and did not finish it within the frame timeout. Slow is never a fault.
+    #[error("peer writes too slowly")]
+    SlowWriter,
     /// The bounded outbound queue of this class is full. Slow is never a fault.
     #[error("outbound queue {0} is full")]
     OutboundFull(Class),

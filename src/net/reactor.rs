@@ -281,12 +281,21 @@ impl Reactor {
 
     /// Reads from one peer until nothing is left or its portion of the turn is used up.
     fn read_peer<H: Handler + ?Sized>(&mut self, handler: &mut H, key: Key) {
-        let id = ConnId(key);
-        let place = Place::Conn(key);
-        let mut budget = TURN_BYTES;
         if let Some(connection) = self.io.conns.get_mut(key) {
             connection.in_read_list = false;
         }
+        self.read_portion(handler, key);
+        let now = self.io.now;
+        if let Some(connection) = self.io.conns.get_mut(key) {
+            connection.note_unfinished(now);
+            self.io.arm(Place::Conn(key));
+        }
+    }
+
+    fn read_portion<H: Handler + ?Sized>(&mut self, handler: &mut H, key: Key) {
+        let id = ConnId(key);
+        let place = Place::Conn(key);
+        let mut budget = TURN_BYTES;
         loop {
             self.deliver(handler, id);
             let Some(connection) = self.io.conns.get_mut(key) else {
@@ -462,7 +471,15 @@ impl Reactor {
                     .conns
                     .get_mut(key)
                     .is_some_and(|connection| connection.is_open());
-                let end = if open {
+                let (now, timeouts) = (self.io.now, &self.io.config.timeouts);
+                let slow = self
+                    .io
+                    .conns
+                    .get(key)
+                    .is_some_and(|connection| connection.writes_slowly(timeouts, now));
+                let end = if open && slow {
+                    End::Reason(CloseReason::SlowWriter)
+                } else if open {
                     End::Reason(CloseReason::SlowReader)
                 } else {
                     End::HandshakeTimeout

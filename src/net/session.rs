@@ -56,6 +56,11 @@ impl Session {
         Ok(frame)
     }
 
+    /// See [`FrameDecoder::oldest_unfinished`].
+    pub fn oldest_unfinished(&self) -> Option<u64> {
+        self.decoder.oldest_unfinished()
+    }
+
     pub fn push(&mut self, class: Class, frame_type: u8, payload: Arc<[u8]>) -> Result<(), Full> {
         self.out.push(class, frame_type, payload)
     }

@@ -1,13 +1,17 @@
-//! Files that carry what is known of peers over a restart: `bans`.
+//! Files that carry what is known of peers over a restart: `bans`, and `peers`, the address book.
 //!
 //! Inputs: what the net thread shows, bytes of an earlier run. Outputs: the files, written when something has changed, by
 //! whoever may wait for a disk. Must never stop a node: a file that cannot be read is left aside with a warning.
 
+use crate::base::rng::Rng;
 use crate::base::time::WallMs;
 use crate::node::datadir::DataDir;
 use crate::node::files;
 use crate::node::publish::Shared;
+use crate::p2p::book::{Book, SAVED_BYTES_MAX};
 use crate::p2p::reputation::{BAN_COUNT_MAX, Ban, Subject};
+use crate::wallet::seed::random;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,6 +23,7 @@ const LINE_BYTES_MAX: u64 = 512;
 /// Writes the files.
 pub struct Keeper {
     bans: PathBuf,
+    book: PathBuf,
     shared: Arc<Shared>,
     kept: Arc<Vec<Ban>>,
 }
@@ -27,12 +32,23 @@ impl Keeper {
     /// A keeper of the files of a data directory, which hold what `shared` shows now.
     pub fn new(datadir: &DataDir, shared: Arc<Shared>) -> Keeper {
         let kept = shared.bans.read().clone();
-        let bans = datadir.bans();
-        Keeper { bans, shared, kept }
+        let (bans, book) = (datadir.bans(), datadir.peers());
+        Keeper {
+            bans,
+            book,
+            shared,
+            kept,
+        }
     }
 
     /// Writes what has changed.
     pub fn keep(&mut self) {
+        let book = self.shared.book.lock().take();
+        if let Some(book) = book
+            && let Err(error) = files::write_private(&self.book, &book)
+        {
+            log::warn!("the address book is not saved: {error}");
+        }
         let bans = self.shared.bans.read().clone();
         if Arc::ptr_eq(&bans, &self.kept) || bans == self.kept {
             return;
@@ -72,6 +88,30 @@ fn decode_ban(line: &str) -> Option<Ban> {
         until: until.ok()?,
         why,
         by_hand,
+    })
+}
+
+/// The address book of an earlier run, with the addresses to dial first, or a new one with a secret of its own.
+pub fn load_book(path: &Path) -> (Book, Vec<SocketAddr>) {
+    let mut secret = [0; 32];
+    if let Err(error) = random(&mut secret) {
+        log::warn!("the address book has no secret: {error}");
+    }
+    let mut word = [0; 8];
+    word.copy_from_slice(&secret[..8]);
+    let mut rng = Rng::new(u64::from_le_bytes(word));
+    let fresh = || (Book::new(secret), Vec::new());
+    if !path.exists() {
+        return fresh();
+    }
+    let read = files::read_private(path, SAVED_BYTES_MAX as u64).map_err(|e| e.to_string());
+    let read = read.and_then(|bytes| Book::load(&bytes, &mut rng).map_err(|e| e.to_string()));
+    read.unwrap_or_else(|error| {
+        log::warn!(
+            "{}: {error}; starting with an empty address book",
+            path.display()
+        );
+        fresh()
     })
 }
 

@@ -57,11 +57,6 @@ pub enum Arrived {
     },
 }
 
-/// Answers to what this node asked for are bounded by what it asked.
-fn is_answer(code: u8) -> bool {
-    matches!(code, 51 | 53 | 54 | 56 | 58)
-}
-
 /// What `message` costs a stranger, in transactions.
 fn cost(message: &Message) -> u64 {
     let names = |count: usize| count.div_ceil(NAMES_PER_TX);
@@ -132,7 +127,8 @@ impl Gates {
         held: Held,
         txs_open: bool,
     ) -> Arrived {
-        if is_answer(held.code) {
+        // Answers to what this node asked for are bounded by what it asked.
+        if Message::is_answer(held.code) {
             return Arrived::Passes(held);
         }
         let Some(gate) = self.gates.get_mut(&peer) else {

@@ -1,6 +1,8 @@
 //! The net thread: the event loop's handler. Joins sockets with the peer machine and hands frames and requests to the
 //! threads that answer them. Decodes; never validates, never touches a disk.
 
+mod people;
+
 use crate::base::bounded::BoundedVec;
 use crate::base::limits::TXS_PER_FRAME;
 use crate::base::time::{Now, WallMs};
@@ -19,13 +21,13 @@ use crate::node::syncer::SyncInput;
 use crate::p2p::buckets::Limits;
 use crate::p2p::machine::{Effect, Input, Link, Machine};
 use crate::p2p::messages::{Class, Message, PeerId, Status};
-use crate::p2p::reputation::{Ban, Subject};
+use crate::p2p::reputation::Ban;
 use crate::replica::io::ReadAt;
 use crate::rpc::metrics::Metrics;
-use crate::rpc::node::{PeerCommand, PeerRefusal, PeerView, WhichPeer};
+use crate::rpc::node::PeerView;
 use crate::types::transaction::Tx;
 use crossbeam::channel::Receiver;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -53,6 +55,8 @@ pub struct Outlets {
     pub lookups: crossbeam::channel::Sender<(usize, String)>,
     /// Peers as RPC shows them.
     pub peers: Arc<RwLock<Arc<Vec<PeerView>>>>,
+    /// The address book, for the disk.
+    pub book: Arc<Mutex<Option<Vec<u8>>>>,
     /// Bans, for RPC and the disk.
     pub bans: Arc<RwLock<Arc<Vec<Ban>>>>,
     /// Counters.
@@ -75,6 +79,8 @@ struct Conn {
     heard: WallMs,
     offset_ms: i64,
     min_ping_us: Option<u64>,
+    /// This node has asked it for blocks, headers, snapshots or transactions: it may answer.
+    asked: bool,
     /// Bytes by frame type, out and in; as many entries as there are types.
     by_type: BTreeMap<&'static str, [u64; 2]>,
 }
@@ -91,6 +97,8 @@ pub struct NetThread {
     dials: BTreeMap<DialId, usize>,
     gates: Gates,
     started: bool,
+    /// Changes of the address book that were given to the disk, and when.
+    booked: (u64, WallMs),
     shown: WallMs,
 }
 
@@ -126,6 +134,7 @@ impl NetThread {
             dials,
             gates,
             started: false,
+            booked: (0, WallMs(0)),
             shown: WallMs(0),
         }
     }
@@ -290,6 +299,7 @@ impl NetThread {
         for peer in peers {
             if let Some(conn) = self.conns.get_mut(peer) {
                 conn.by_type.entry(name).or_default()[0] += body.len() as u64;
+                conn.asked |= Message::is_request(code);
                 io.send(conn.id, code, class_of(class), body.clone());
                 count_frame(&self.out.metrics, name, "out", body.len());
             }
@@ -377,62 +387,6 @@ impl NetThread {
         *self.out.peers.write() = Arc::new(views);
     }
 
-    /// Shows the bans to RPC and to the thread that keeps them on disk; who is banned by address is not even accepted.
-    fn show_bans(&mut self, io: &mut Io) {
-        let bans: Vec<Ban> = self.machine.reputation().bans().cloned().collect();
-        let ranges = bans.iter().filter_map(|ban| match ban.subject {
-            Subject::Range(range) => Some(range),
-            _ => None,
-        });
-        io.set_refused(ranges.collect());
-        let new = bans.len().saturating_sub(self.out.bans.read().len());
-        self.out.metrics.bans.inc_by(new as u64);
-        *self.out.bans.write() = Arc::new(bans);
-    }
-
-    /// What an operator asks.
-    fn peer_command(&mut self, io: &mut Io, command: PeerCommand) -> Result<(), PeerRefusal> {
-        let now = self.clock.now();
-        match command {
-            PeerCommand::Ban(subject, ms) => {
-                if self.machine.reputation().is_banned(now.wall, &subject) {
-                    return Err(PeerRefusal::AlreadyBanned);
-                }
-                self.feed(io, Input::Ban(subject, ms));
-            }
-            PeerCommand::Unban(subject) => {
-                if !self.machine.reputation().is_banned(now.wall, &subject) {
-                    return Err(PeerRefusal::NotBanned);
-                }
-                self.feed(io, Input::Unban(subject));
-            }
-            PeerCommand::ClearBans => self.feed(io, Input::ClearBans),
-            PeerCommand::Disconnect(which) => {
-                let is = |(id, conn): (&PeerId, &Conn)| match &which {
-                    WhichPeer::Id(wanted) => id.0 == *wanted,
-                    WhichPeer::Address(address) => conn.address.to_string() == *address,
-                };
-                let found = self.conns.iter().find(|(id, conn)| is((id, conn)));
-                let peer = found.map(|(id, _)| *id).ok_or(PeerRefusal::NotConnected)?;
-                self.feed(io, Input::Disconnect(peer));
-            }
-            PeerCommand::Add(address) => {
-                if self.machine.is_target(&address) {
-                    return Err(PeerRefusal::AlreadyAdded);
-                }
-                self.feed(io, Input::AddTarget(address));
-            }
-            PeerCommand::Remove(address) => {
-                if !self.machine.is_target(&address) {
-                    return Err(PeerRefusal::NotAdded);
-                }
-                self.feed(io, Input::RemoveTarget(address));
-            }
-            PeerCommand::Try(address) => self.feed(io, Input::Try(address)),
-        }
-        Ok(())
-    }
-
     fn set_deadline(&mut self, io: &mut Io) {
         let gates = self.gates.due(self.clock.mono(), self.txs_open());
         let due = self.machine.deadline().into_iter().chain(gates).min();
@@ -459,6 +413,7 @@ impl Handler for NetThread {
                 heard: now.wall,
                 offset_ms: 0,
                 min_ping_us: None,
+                asked: false,
                 by_type: BTreeMap::new(),
             },
         );
@@ -580,7 +535,11 @@ impl Handler for NetThread {
         self.feed(io, Input::Tick);
     }
 
-    fn frame_rule(&self, _conn: ConnId, frame_type: u8) -> Option<FrameRule> {
+    fn frame_rule(&self, conn: ConnId, frame_type: u8) -> Option<FrameRule> {
+        let asked = || self.peers.get(&conn).and_then(|peer| self.conns.get(peer));
+        if Message::is_answer(frame_type) && !asked().is_some_and(|conn| conn.asked) {
+            return None;
+        }
         let (limit, class) = Message::rule(frame_type)?;
         Some(FrameRule {
             limit,
@@ -595,6 +554,7 @@ impl Handler for NetThread {
         let now = self.clock.now();
         if now.wall.since(self.shown) >= PEERS_SHOWN_MS {
             self.show_peers(io, now);
+            self.save_book(now);
         }
         self.set_deadline(io);
     }

@@ -34,6 +34,8 @@ pub struct Shared {
     sync: RwLock<SyncView>,
     /// Peers, written by the net thread.
     pub peers: Arc<RwLock<Arc<Vec<PeerView>>>>,
+    /// The address book as it is to be saved, if it has changed; written by the net thread.
+    pub book: Arc<Mutex<Option<Vec<u8>>>>,
     /// Bans in force, written by the net thread.
     pub bans: Arc<RwLock<Arc<Vec<Ban>>>>,
     finality_ms: Mutex<(BTreeMap<Txid, u64>, VecDeque<Txid>)>,
@@ -47,6 +49,7 @@ impl Shared {
             view: RwLock::new(Arc::new(first)),
             sync: RwLock::new(SyncView::default()),
             peers: Arc::default(),
+            book: Arc::default(),
             bans: Arc::default(),
             finality_ms: Mutex::default(),
             conflicted: Mutex::default(),

@@ -7,6 +7,7 @@
 
 mod conduct;
 mod dialing;
+mod discovery;
 mod greeting;
 mod io;
 mod probing;
@@ -19,11 +20,13 @@ pub use probing::PROBE_COUNT_MAX;
 use crate::base::rng::Rng;
 use crate::base::time::{MonoUs, Now};
 use crate::crypto::keys::PublicKey;
+use crate::p2p::book::Book;
 use crate::p2p::messages::*;
 use crate::p2p::reputation::Reputation;
 use crate::types::ids::*;
 use core::net::IpAddr;
 use dialing::Target;
+use discovery::{Exchange, Search, Seeker};
 use probing::{Probe, Visit};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,6 +41,9 @@ struct Peer {
     visit: Option<Visit>,
     since: MonoUs,
     greeted: Option<PeerFacts>,
+    /// It has greeted, and is admitted once it has proved a masternode's key.
+    waiting: Option<PeerFacts>,
+    exchange: Exchange,
     proof: Option<(MasternodeId, PublicKey)>,
     /// Proofs it has sent.
     proofs: u8,
@@ -61,6 +67,7 @@ pub struct Machine {
     targets: Vec<Target>,
     /// Addresses of configured peers and registered endpoints.
     exempt: BTreeSet<IpAddr>,
+    seeker: Seeker,
     reputation: Reputation,
     bans_told: u64,
     rng: Rng,
@@ -79,6 +86,7 @@ impl Machine {
             peers: BTreeMap::new(),
             targets: Vec::new(),
             exempt: BTreeSet::new(),
+            seeker: Seeker::new(std::mem::replace(&mut config.book, Book::new([0; 32]))),
             reputation: Reputation::new(config.started, std::mem::take(&mut config.bans)),
             bans_told: 0,
             rng,
@@ -88,6 +96,7 @@ impl Machine {
         for address in machine.config.targets.clone() {
             machine.add_target(address);
         }
+        machine.dial_anchors();
         machine
     }
 
@@ -143,7 +152,8 @@ impl Machine {
             .iter()
             .filter(|t| self.wants_dial(t))
             .map(|t| t.next);
-        peers.chain(targets).min()
+        let search = self.search_due();
+        peers.chain(targets).chain(search).min()
     }
 
     /// Peers that have greeted, with the masternode they proved to be and the last round trip of a ping in µs.
@@ -205,11 +215,19 @@ impl Machine {
             None => {}
         }
         match (message, peer.greeted.is_some()) {
-            (Message::Hello(hello), false) => self.hello(now, id, *hello),
+            (Message::Hello(hello), false) if peer.waiting.is_none() => {
+                self.hello(now, id, *hello);
+            }
             (Message::Reject(reason), _) => {
                 let why = format!("refused by peer: {}", String::from_utf8_lossy(&reason));
                 self.close(id, why, false);
             }
+            (Message::OperatorProof(proof), false) if peer.waiting.is_some() => {
+                self.operator_proof(now, id, &proof);
+            }
+            (Message::Hello(_), false) => self.blame(now, id, "second Hello"),
+            // It has greeted and is not admitted yet: it cannot know.
+            (_, false) if peer.waiting.is_some() => {}
             (_, false) => self.blame(now, id, "spoke before Hello"),
             (Message::Hello(_), true) => self.blame(now, id, "second Hello"),
             (Message::OperatorProof(proof), true) => self.operator_proof(now, id, &proof),
@@ -223,6 +241,8 @@ impl Machine {
                 peer.told = peer.told.max(status.height);
                 self.out.push(Effect::StatusOf(id, status));
             }
+            (Message::GetPeers(()), true) => self.get_peers(now, id),
+            (Message::Peers(told), true) => self.told_peers(now, id, &told),
             (other, true) => self.out.push(Effect::Deliver(id, other)),
         }
     }
@@ -247,7 +267,11 @@ impl Machine {
         for (id, peer) in &mut self.peers {
             if peer.greeted.is_none() {
                 if now.mono >= peer.since.plus_ms(HELLO_TIMEOUT_MS) {
-                    dead.push((*id, "no Hello in time"));
+                    let why = match peer.waiting {
+                        None => "no Hello in time",
+                        Some(_) => "no proof of a masternode in time",
+                    };
+                    dead.push((*id, why));
                 }
             } else if now.mono >= peer.heard.plus_ms(ping_ms * PINGS_MISSED_MAX) {
                 dead.push((*id, "no answer to pings"));
@@ -257,9 +281,14 @@ impl Machine {
             }
         }
         for (id, why) in dead {
-            self.close(id, why, false);
+            if self.peers.get(&id).is_some_and(|p| p.waiting.is_some()) {
+                self.reject(id, why);
+            } else {
+                self.close(id, why, false);
+            }
             self.closed(now, id);
         }
+        self.search(now);
         self.dial_due(now);
     }
 }

@@ -27,6 +27,12 @@ fn machine(i: u8, targets: &[&str]) -> Machine {
             height: Height(u64::from(i)),
             ..Status::default()
         },
+        seeds: Vec::new(),
+        outbound_max: 0,
+        require_stake: false,
+        allow_private: true,
+        book: crate::p2p::book::Book::new([1; 32]),
+        anchors: Vec::new(),
         bans: Vec::new(),
         started: WallMs(0),
         seed: u64::from(i),

@@ -188,6 +188,18 @@ pub struct CertifiedBlock {
     pub certificate: Certificate,
 }
 
+/// Where a node can be dialled, as peers tell one another (P4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PeerAddress {
+    /// IPv6, or IPv4 in its mapped form.
+    pub ip: [u8; 16],
+    /// Port.
+    pub port: u16,
+}
+
+/// Addresses of one frame.
+pub type PeerList = BoundedVec<PeerAddress, PEERS_PER_FRAME>;
+
 /// Why a peer refuses to go on, for people at the other end.
 pub type RejectReason = BoundedBytes<200>;
 
@@ -253,6 +265,10 @@ messages! {
     Status(Status) = 5, FRAME_SMALL_BYTES, Control;
     /// Why the sender is about to close.
     Reject(RejectReason) = 6, FRAME_SMALL_BYTES, Control;
+    /// Asks for addresses of other nodes.
+    GetPeers(()) = 7, FRAME_GET_PEERS_BYTES, Control;
+    /// Addresses of other nodes.
+    Peers(PeerList) = 8, FRAME_PEERS_BYTES, Control;
     /// A block offered for a round.
     Proposal(Box<Proposal>) = 16, FRAME_PROPOSAL_BYTES, Consensus;
     /// Votes; empty only right after an OperatorProof, where it means "I hold none of yours" (B7 step 2).
@@ -305,6 +321,19 @@ messages! {
     GetTx(BoundedVec<Wtxid, INV_COUNT_MAX>) = 65, FRAME_TX_INV_BYTES, Tx;
     /// Transactions.
     Txs(BoundedVec<Tx, TXS_PER_FRAME>) = 66, FRAME_TX_BYTES, Tx;
+}
+
+impl Message {
+    /// Whether frames of this type come only to who asked for them (GetBodies, GetBlocks, GetHeaders, GetSnapshot, GetChunk):
+    /// the large ones, for which a stranger gets no memory.
+    pub fn is_answer(code: u8) -> bool {
+        matches!(code, 25 | 51 | 53 | 54 | 56 | 58)
+    }
+
+    /// Whether frames of this type ask for such an answer.
+    pub fn is_request(code: u8) -> bool {
+        matches!(code, 24 | 50 | 52 | 55 | 57)
+    }
 }
 
 #[cfg(test)]

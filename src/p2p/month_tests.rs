@@ -76,6 +76,12 @@ fn machine(i: usize, seed: u64, now: Now) -> Machine {
         ping_interval_ms: PING_MS,
         inbound_max: 8,
         status: Status::default(),
+        seeds: Vec::new(),
+        outbound_max: 8,
+        require_stake: false,
+        allow_private: true,
+        book: crate::p2p::book::Book::new([1; 32]),
+        anchors: Vec::new(),
         bans: Vec::new(),
         started: now.wall,
         seed,
@@ -137,7 +143,9 @@ impl Month {
     fn perform(&mut self, i: usize, effect: Effect) {
         match effect {
             Effect::Dial(target, to) => {
-                let far = (0..NODES).find(|j| address(*j) == to).unwrap();
+                let Some(far) = (0..NODES).find(|j| address(*j) == to) else {
+                    return;
+                };
                 let delay = 1_000 + self.rng.below(400_000);
                 if self.rng.chance(1, 10) {
                     let life = self.lives[i];

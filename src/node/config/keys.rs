@@ -208,7 +208,7 @@ pub fn keys() -> &'static [KeySpec] {
     &KEYS
 }
 
-static KEYS: [KeySpec; 44] = [
+static KEYS: [KeySpec; 47] = [
     value("node", "network", Kind::Choice(&["main", "test", "dev"]), "\"main\"")
         .help("The network. main and test need a genesis file; dev makes its own when the data directory is empty."),
     derived("node", "datadir", Kind::Path, "~/.timecoin/NETWORK")
@@ -221,6 +221,12 @@ static KEYS: [KeySpec; 44] = [
         .help("The address under which others reach this node, told to peers; empty = not told."),
     value("p2p", "peers", Kind::Endpoints, "[]").reloads()
         .help("Nodes to stay connected to. A reload connects to the ones added."),
+    value("p2p", "seeds", Kind::Endpoints, "[]")
+        .help("Nodes that are asked for addresses of others while few are known. They are not stayed connected to."),
+    number("p2p", "max_outbound", (0, 64), "16", "connections")
+        .help("Connections to nodes that this one has heard of, at most one in each network (/24 or /48), beside p2p.peers and the other masternodes of the set."),
+    value("p2p", "require_stake", Kind::Bool, "false")
+        .help("Whether only masternodes are admitted: a peer that does not prove a registered operator key within 5 s is turned away, dialled ones too."),
     number("p2p", "max_inbound", (0, 4_096), "61", "connections")
         .help("Accepted connections that are not from masternodes of the set."),
     number("p2p", "handshake_timeout_ms", (100, 60_000), "5000", "ms")

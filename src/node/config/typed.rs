@@ -51,6 +51,12 @@ pub struct P2p {
     pub external: Option<Endpoint>,
     /// Nodes to stay connected to.
     pub peers: Vec<Endpoint>,
+    /// Nodes that are asked for addresses.
+    pub seeds: Vec<Endpoint>,
+    /// Dialled connections of the address book.
+    pub max_outbound: usize,
+    /// Whether only masternodes are admitted.
+    pub require_stake: bool,
     /// Accepted connections, without masternodes.
     pub max_inbound: usize,
     /// Longest handshake.
@@ -294,6 +300,9 @@ impl<'a> Reader<'a> {
                 Some(self.one("p2p", "external", Endpoint::parse)?)
             },
             peers: self.each("p2p", "peers", Endpoint::parse)?,
+            seeds: self.each("p2p", "seeds", Endpoint::parse)?,
+            max_outbound: self.count("p2p", "max_outbound")?,
+            require_stake: self.flag("p2p", "require_stake")?,
             max_inbound: self.count("p2p", "max_inbound")?,
             handshake_timeout_ms: self.number("p2p", "handshake_timeout_ms")?,
             ping_interval_ms: self.number("p2p", "ping_interval_ms")?,

@@ -315,6 +315,7 @@ impl Site<'_> {
             lookups,
             peers: self.shared.peers.clone(),
             bans: self.shared.bans.clone(),
+            book: self.shared.book.clone(),
             metrics: self.metrics.clone(),
         };
         Ok(NetThread::new(

@@ -241,6 +241,7 @@ fn peer_machine(config: &Config, opened: &Opened, replica: &Replica, now: Now) -
     let endpoint = endpoint.and_then(|text| Endpoint::try_from(text.into_bytes()).ok());
     let operator = opened.operator.as_ref().map(|(secret, _)| secret.clone());
     let node_key = crate::crypto::keys::SecretKey::from_seed(&opened.node_seed).public();
+    let (book, anchors) = crate::node::keeper::load_book(&opened.datadir.peers());
     p2p::Machine::new(p2p::Config {
         chain: opened.genesis.chain_id(),
         node_key,
@@ -252,6 +253,12 @@ fn peer_machine(config: &Config, opened: &Opened, replica: &Replica, now: Now) -
         ping_interval_ms: config.p2p.ping_interval_ms,
         inbound_max: config.p2p.max_inbound,
         status: replica.status(now),
+        seeds: config.p2p.seeds.iter().map(|e| e.to_string()).collect(),
+        outbound_max: config.p2p.max_outbound,
+        require_stake: config.p2p.require_stake,
+        allow_private: config.node.network == crate::types::address::Network::Dev,
+        book,
+        anchors,
         bans: crate::node::keeper::load_bans(&opened.datadir.bans()),
         started: now.wall,
         seed: now.wall.0,

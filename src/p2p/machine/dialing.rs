@@ -2,7 +2,7 @@
 //!
 //! Inputs: dials that failed, connections that ended, time. Outputs: [`Effect::Dial`]. Must never dial one target twice at once.
 
-use super::{Effect, HELLO_TIMEOUT_MS, Machine, Peer};
+use super::{Effect, HELLO_TIMEOUT_MS, Machine, Peer, Search};
 use crate::base::limits::PEER_OUTBOUND_COUNT;
 use crate::base::time::{MonoUs, Now};
 use crate::crypto::keys::PublicKey;
@@ -27,6 +27,8 @@ pub(super) struct Target {
     pub never: bool,
     /// Whether there is a connection with its key.
     pub linked: bool,
+    /// What the search for peers wants of it.
+    pub search: Option<Search>,
     /// Whether the configuration names it.
     pub configured: bool,
     /// Whether it is to be dialled once, by hand.
@@ -66,7 +68,7 @@ impl Machine {
     }
 
     /// The target of an address; a place that nobody wants any more is taken before a new one is made.
-    fn target_at(&mut self, address: String) -> Option<&mut Target> {
+    pub(super) fn target_at(&mut self, address: String) -> Option<&mut Target> {
         let known = self.targets.iter().position(|t| t.address == address);
         if let Some(i) = known {
             return self.targets.get_mut(i);
@@ -79,13 +81,15 @@ impl Machine {
             backoff_ms: BACKOFF_FIRST_MS,
             never: false,
             linked: false,
+            search: None,
             configured: false,
             once: false,
             member: None,
         };
         let linked = |i: usize| self.peers.values().any(|p| p.link.target == Some(i));
         let free = |(i, t): (usize, &Target)| {
-            let wanted = t.configured || t.once || t.member.is_some() || t.dialling;
+            let wanted =
+                t.configured || t.once || t.search.is_some() || t.member.is_some() || t.dialling;
             (!wanted && !linked(i)).then_some(i)
         };
         if let Some(i) = self.targets.iter().enumerate().find_map(free) {
@@ -136,7 +140,8 @@ impl Machine {
     }
 
     pub(super) fn wants_dial(&self, target: &Target) -> bool {
-        let wanted = target.configured || target.once || target.member.is_some();
+        let wanted =
+            target.configured || target.once || target.search.is_some() || target.member.is_some();
         wanted && !target.dialling && !target.never && !target.linked
     }
 
@@ -153,6 +158,7 @@ impl Machine {
         if let Some(number) = self.probe_of(Some(target)) {
             return self.probe_over(number);
         }
+        self.search_failed(target);
         let jitter = self.rng.below(BACKOFF_FIRST_MS);
         if let Some(target) = self.targets.get_mut(target) {
             target.dialling = false;
@@ -178,6 +184,8 @@ impl Machine {
                 (target.backoff_ms * 2).min(BACKOFF_CAP_MS)
             };
             target.next = now.mono.plus_ms(target.backoff_ms + jitter);
+            // Whom the search found, it may find again.
+            target.search = None;
         }
     }
 

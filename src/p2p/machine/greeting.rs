@@ -5,16 +5,25 @@
 
 use super::probing::{PROBED_COUNT_MAX, Visit};
 use super::{Effect, Link, Machine, Peer, PeerFacts};
-use crate::base::time::Now;
+use crate::base::time::{MonoUs, Now};
 use crate::crypto::hash::{Domain, Hash};
 use crate::crypto::keys::PublicKey;
 use crate::crypto::verify::Check;
+use crate::p2p::address::{Group, is_this_host};
 use crate::p2p::messages::*;
 use crate::types::codec;
 use crate::types::ids::*;
+use std::collections::BTreeMap;
 
 /// Operator proofs of one connection; beyond it a peer is closed.
 const PROOFS_MAX: u8 = 16;
+
+/// Connections that have greeted when no place was free, and may still prove a masternode's key.
+const WAITING_COUNT_MAX: usize = 32;
+/// Inbound connections of observers from one address (configured peers, registered endpoints and this host excepted).
+const INBOUND_PER_ADDRESS: usize = 8;
+/// The same from one network group.
+const INBOUND_PER_GROUP: usize = 16;
 
 /// What an OperatorProof signs (P1).
 pub fn proof_hash(
@@ -59,7 +68,8 @@ impl Machine {
         // A duplicate may replace an older connection, so it is judged before the count is.
         let doubled = self.peers.values().any(|p| p.link.key == link.key);
         // Whether it probes is known with its Hello only.
-        let full = inbound >= self.config.inbound_max + PROBED_COUNT_MAX - self.probed_count();
+        let places = self.config.inbound_max + PROBED_COUNT_MAX + WAITING_COUNT_MAX;
+        let full = inbound >= places - self.probed_count() || self.crowd_of(&link).is_some();
         if link.key == self.config.node_key {
             self.close(peer, "connected to itself", false);
         } else if link.target.is_none() && full && !doubled {
@@ -73,6 +83,8 @@ impl Machine {
                     visit: probe.map(Visit::Probing),
                     since,
                     greeted: None,
+                    waiting: None,
+                    exchange: Default::default(),
                     proof: None,
                     proofs: 0,
                     masternode: None,
@@ -132,11 +144,12 @@ impl Machine {
             let counts = p.visit.is_none() && p.masternode.is_none() && p.greeted.is_some();
             p.link.target.is_none() && counts
         });
-        if inbound
+        let full = inbound
             && others.count() >= self.config.inbound_max
             && self.duplicate_of(id, key).is_none()
-        {
-            self.close(id, "no place for another inbound peer", false);
+            && !self.make_place(now, id);
+        if self.found(now, id) {
+            self.close(id, "somebody is there", false);
             return self.closed(now, id);
         }
         if let Some(loser) = self.duplicate_of(id, key) {
@@ -172,12 +185,77 @@ impl Machine {
             status: hello.status,
             endpoint: hello.endpoint.as_deref().map(text),
         };
-        peer.greeted = Some(facts.clone());
         peer.told = hello.status.height;
-        peer.pinged = now.mono;
-        self.out.push(Effect::Up(id, facts));
-        self.out.push(Effect::StatusOf(id, hello.status));
+        peer.waiting = Some(facts);
+        // All places of observers are taken: those of masternodes are not (B2).
+        if !self.config.require_stake && !full {
+            self.admit(now, id);
+        }
         self.prove(id);
+    }
+
+    /// A peer that has greeted is one of ours now.
+    fn admit(&mut self, now: Now, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let Some(facts) = peer.waiting.take() else {
+            return;
+        };
+        peer.greeted = Some(facts.clone());
+        peer.pinged = now.mono;
+        let (endpoint, status) = (facts.endpoint.clone(), facts.status);
+        self.out.push(Effect::Up(id, facts));
+        self.out.push(Effect::StatusOf(id, status));
+        self.exchange(now, id, endpoint.as_deref());
+    }
+
+    fn observers(&self) -> impl Iterator<Item = (PeerId, &Peer)> {
+        let observes = |p: &Peer| p.visit.is_none() && p.masternode.is_none();
+        let all = self.peers.iter().map(|(id, p)| (*id, p));
+        all.filter(move |(_, p)| p.link.target.is_none() && observes(p))
+    }
+
+    /// Why there are too many from where a newcomer is: strangers of one address or network group have few places.
+    fn crowd_of(&self, link: &Link) -> Option<&'static str> {
+        let ip = link.remote?.ip().to_canonical();
+        if link.target.is_some() || self.exempt.contains(&ip) || is_this_host(ip) {
+            return None;
+        }
+        let there = |p: &Peer| p.link.remote.map(|remote| remote.ip().to_canonical());
+        let near = |p: &Peer| there(p).is_some_and(|other| Group::of(other) == Group::of(ip));
+        let (mut of_address, mut of_group) = (0, 0);
+        for (_, peer) in self.observers() {
+            of_address += usize::from(there(peer) == Some(ip));
+            of_group += usize::from(near(peer));
+        }
+        let full = of_address >= INBOUND_PER_ADDRESS || of_group >= INBOUND_PER_GROUP;
+        full.then_some("too many from one network")
+    }
+
+    /// All places of observers are taken: the youngest of the network group that has most of them gives way, if the
+    /// newcomer's own group has fewer. So nobody fills the places from few networks.
+    fn make_place(&mut self, now: Now, newcomer: PeerId) -> bool {
+        let group = |p: &Peer| p.link.remote.map(|remote| Group::of(remote.ip()));
+        let own = self.peers.get(&newcomer).and_then(group);
+        let mut groups: BTreeMap<Option<Group>, Vec<(MonoUs, PeerId)>> = BTreeMap::new();
+        for (id, peer) in self.observers().filter(|(_, p)| p.greeted.is_some()) {
+            groups
+                .entry(group(peer))
+                .or_default()
+                .push((peer.since, id));
+        }
+        let of_own = groups.get(&own).map_or(0, Vec::len);
+        let Some(most) = groups.values().max_by_key(|all| all.len()) else {
+            return false;
+        };
+        let youngest = most.iter().max().filter(|_| most.len() > of_own + 1);
+        let Some((_, loser)) = youngest.copied() else {
+            return false;
+        };
+        self.reject(loser, "its place went to another network");
+        self.closed(now, loser);
+        true
     }
 
     /// A probe of another node: it is shown the operator key, and closes.
@@ -302,11 +380,13 @@ impl Machine {
             return;
         };
         let holds = self.operators.get(&masternode) == Some(&operator);
+        let greeted = peer.greeted.is_some();
         if holds && peer.masternode.is_none() {
             peer.masternode = Some(masternode);
             if self.refuse_banned(now, id) {
                 return;
             }
+            self.admit(now, id);
             self.out.push(Effect::Masternode(id, masternode));
             let slowed = self.reputation.slowed(now.mono, &masternode);
             if slowed > 1 {
@@ -314,6 +394,9 @@ impl Machine {
             }
         } else if !holds {
             peer.masternode = None;
+            if self.config.require_stake && greeted {
+                self.reject(id, "its stake is gone");
+            }
         }
     }
 }

@@ -4,6 +4,7 @@
 use crate::base::hex;
 use crate::base::time::WallMs;
 use crate::crypto::keys::{PublicKey, SecretKey};
+use crate::p2p::book::Book;
 use crate::p2p::messages::*;
 use crate::p2p::reputation::{Ban, Subject};
 use crate::types::ids::*;
@@ -34,6 +35,18 @@ pub struct Config {
     /// Where this node stands at its start: what peers hear first. Never less, as a peer that lost its signer store counts
     /// on it (B7 step 4).
     pub status: Status,
+    /// Nodes that are asked for addresses when few are known.
+    pub seeds: Vec<String>,
+    /// Connections that this node dials beside configured peers and, in the set, the other members.
+    pub outbound_max: usize,
+    /// Whether only masternodes are admitted.
+    pub require_stake: bool,
+    /// Whether addresses of private networks are told and dialled.
+    pub allow_private: bool,
+    /// What is known of the network's addresses.
+    pub book: Book,
+    /// Addresses to dial first.
+    pub anchors: Vec<SocketAddr>,
     /// Bans that were kept on disk.
     pub bans: Vec<Ban>,
     /// Wall clock at the start.
