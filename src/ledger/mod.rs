@@ -17,6 +17,7 @@ pub mod leader;
 pub mod mempool;
 pub(crate) mod registration;
 pub mod registry;
+pub mod report;
 pub mod rewards;
 pub(crate) mod slot;
 pub mod slots;

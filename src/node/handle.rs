@@ -6,6 +6,7 @@ use crate::crypto::hash::Hash;
 use crate::crypto::keys::{SecretKey, Signature};
 use crate::crypto::verify::verify_all;
 use crate::ledger::mempool::{Admission, Departure, Refusal};
+use crate::ledger::report::SlotOutcome;
 use crate::net::WakeHandle;
 use crate::node::clock::Clock;
 use crate::node::consensus::{Call, Question};
@@ -70,6 +71,9 @@ impl LedgerRead for Ledger {
             .into_iter()
             .map(|(outpoint, coin)| (outpoint, coin.output))
             .collect())
+    }
+    fn slots(&self, from: SlotIndex, limit: usize) -> Result<Vec<SlotOutcome>, ReadError> {
+        self.0.slots(from, limit).map_err(unreadable)
     }
     fn validator_set(&self, hash: &Hash) -> Result<Option<Arc<ValidatorSet>>, ReadError> {
         let state = self.0.state();

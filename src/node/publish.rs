@@ -249,17 +249,7 @@ impl Publisher {
         conflicted: Vec<Txid>,
     ) {
         let header = &decided.block.header;
-        let spent = decided
-            .delta
-            .spent
-            .iter()
-            .map(|(outpoint, coin)| (*outpoint, coin.output));
-        self.recent.push_back(Arc::new(RecentBlock {
-            id: decided.certificate.block,
-            block: decided.block.clone(),
-            certificate: decided.certificate.clone(),
-            spent: spent.collect(),
-        }));
+        self.recent.push_back(Arc::new(RecentBlock::of(decided)));
         self.shared.remember_finality(&finality_us);
         self.unshown = true;
         // Nobody waits for a block that was fetched: some of them share a picture.

@@ -8,6 +8,7 @@ pub mod mempool;
 pub mod network;
 pub mod protx;
 mod protx_make;
+pub mod rewards;
 pub mod transactions;
 pub mod util;
 pub mod wallet;
@@ -23,6 +24,7 @@ pub const GROUPS: &[&[MethodSpec]] = &[
     mempool::METHODS,
     network::METHODS,
     protx::METHODS,
+    rewards::METHODS,
     transactions::METHODS,
     util::METHODS,
     wallet::METHODS,
