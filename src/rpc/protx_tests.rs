@@ -2,10 +2,12 @@
 
 use crate::base::hex;
 use crate::crypto::hash::Hash;
+use crate::ledger::registry::Entry;
 use crate::ledger::testkit::{HOLDER, OPERATOR, key, program};
+use crate::replica::liveness::SlotWitness;
 use crate::rpc::fake::FakeNode;
 use crate::rpc::method_tests::{call, code, ok};
-use crate::rpc::node::{OwnMasternode, RecentBlock};
+use crate::rpc::node::{OwnMasternode, OwnStanding, RecentBlock};
 use crate::rpc::registration::Draft;
 use crate::rpc::wallet_tests::Directory;
 use crate::types::address::Program;
@@ -395,6 +397,37 @@ fn mistakes_have_their_codes() {
     );
 }
 
+/// A masternode with power that nobody saw in the newest slot.
+fn standing(entry: Entry) -> OwnStanding {
+    OwnStanding {
+        key: entry.operator,
+        id: Some(entry.id),
+        replaced_in: None,
+        has_power: true,
+        slot_index: SlotIndex(2),
+        unjail_after: 1,
+        jail_after: 3,
+        slot: Slot(9),
+        heartbeats_sent: 3,
+        heartbeats_required: 6,
+        synced: true,
+        witness: Some(SlotWitness {
+            height: Height(3),
+            slot_index: SlotIndex(2),
+            attested: true,
+            attesting: Power(5_000),
+            seen_by: Power(1_000),
+            total: Power(5_000),
+        }),
+        probed: None,
+        sure: true,
+        signing: Ok(()),
+        clock_alarm: false,
+        attested_now: (Power(0), Power(5_000)),
+        entry: Some(entry),
+    }
+}
+
 #[test]
 fn a_node_says_what_keeps_its_own_masternode_from_earning() {
     let (node, wallet, _dir) = rich();
@@ -412,6 +445,24 @@ fn a_node_says_what_keeps_its_own_masternode_from_earning() {
         });
     });
     assert_eq!(reason(&node), "unsure syncing");
+    node.set(|k| {
+        let entry = k
+            .view
+            .masternodes
+            .iter()
+            .find(|m| m.entry.operator == key(OWN).public());
+        k.view.own_standing = Some(standing(entry.unwrap().entry.clone()));
+    });
+    assert_eq!(reason(&node), "unseen unsure syncing");
+    node.set(|k| k.view.own_standing.as_mut().unwrap().has_power = false);
+    assert_eq!(reason(&node), "unreachable unsure syncing");
+    node.set(|k| {
+        let own = k.view.own_standing.as_mut().unwrap();
+        own.witness.as_mut().unwrap().attested = false;
+        own.clock_alarm = true;
+    });
+    assert_eq!(reason(&node), "clock unattested unsure syncing");
+    node.set(|k| k.view.own_standing = None);
     let able = || ok(&node, "masternode status", json!([]))["able_to_sign"] == json!(true);
     assert!(!able());
     node.set(|k| k.view.own.as_mut().unwrap().unsure = None);
