@@ -6,6 +6,8 @@
 mod behind;
 #[path = "simulation/executions.rs"]
 mod executions;
+#[path = "simulation/masternodes.rs"]
+mod masternodes;
 #[path = "simulation/mutants.rs"]
 mod mutants;
 #[path = "simulation/power.rs"]

@@ -11,7 +11,7 @@ pub(crate) mod churn;
 pub mod coins;
 pub mod decided;
 pub mod era;
-pub(crate) mod evidence;
+pub mod evidence;
 pub mod fork;
 pub mod leader;
 pub mod mempool;

@@ -76,10 +76,8 @@ impl LedgerRead for Ledger {
         self.0.slots(from, limit).map_err(unreadable)
     }
     fn validator_set(&self, hash: &Hash) -> Result<Option<Arc<ValidatorSet>>, ReadError> {
-        let state = self.0.state();
-        let genesis = crate::ledger::state::State::genesis(self.0.genesis());
-        let known = [state.validators, state.last_validators, genesis.validators];
-        Ok(known.into_iter().find(|set| set.hash() == *hash))
+        let set = self.0.validator_set(hash).map_err(unreadable)?;
+        Ok(set.map(Arc::new))
     }
 }
 

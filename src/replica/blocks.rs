@@ -442,6 +442,7 @@ impl Replica {
         self.state = decided.delta.after.clone();
         if slot_block {
             self.find_operator();
+            self.sweep_evidence();
         }
         let step = crate::sync::trust::Step::of(&decided.block.header);
         self.trust.decided(now.wall, step);

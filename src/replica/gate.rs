@@ -50,6 +50,14 @@ impl Gate {
         self.batch.push(put);
     }
 
+    /// Takes a record out of the store, if it is there.
+    pub fn forget(&mut self, record: &Record) {
+        let key = record.key();
+        if self.keys.remove(&key) {
+            self.batch.push((key, None));
+        }
+    }
+
     /// Whether a record is on disk or on its way.
     pub fn holds(&self, record_key: &[u8]) -> bool {
         self.keys.contains(record_key)

@@ -8,6 +8,7 @@ pub mod assembly;
 mod blocks;
 pub mod catchup;
 pub mod clock;
+mod evidence;
 mod frames;
 pub mod gate;
 pub mod guard;

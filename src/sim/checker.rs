@@ -82,6 +82,13 @@ impl Checker {
         }
     }
 
+    /// Whether an honest node has said anything as this masternode.
+    pub fn has_spoken(&self, id: &MasternodeId) -> bool {
+        self.said
+            .get(id)
+            .is_some_and(|said| !said.messages.is_empty())
+    }
+
     /// The greatest height that anybody decided.
     pub fn tip(&self) -> Height {
         self.decided.last_key_value().map_or(Height(0), |(h, _)| *h)

@@ -2,8 +2,10 @@
 
 use crate::base::bounded::{BoundedBytes, BoundedVec};
 use crate::base::rng::Rng;
+use crate::crypto::keys::SecretKey;
 use crate::sim::kit::{HOLDING, Role, key, program};
 use crate::types::amount::Amount;
+use crate::types::codec;
 use crate::types::genesis::Genesis;
 use crate::types::ids::*;
 use crate::types::transaction::*;
@@ -16,12 +18,16 @@ pub const FEE: u64 = 50_000;
 struct Holder {
     coin: (OutPoint, TxOutput),
     pending: Option<(Tx, u64)>,
+    /// Its coin went into a registry transaction.
+    retired: bool,
 }
 
 /// All clients of a run.
 pub struct Clients {
     chain: ChainId,
     holders: Vec<Holder>,
+    /// Registry transactions that are not final.
+    registry: Vec<Tx>,
     rng: Rng,
     /// Payments made so far.
     pub made: u64,
@@ -68,8 +74,10 @@ impl Clients {
                 .map(|coin| Holder {
                     coin,
                     pending: None,
+                    retired: false,
                 })
                 .collect(),
+            registry: Vec::new(),
             rng: Rng::new(seed ^ 0x636c_6965_6e74_7300),
             made: 0,
             settled: 0,
@@ -84,7 +92,7 @@ impl Clients {
         let free = (0..self.holders.len()).map(|i| (first + i) % self.holders.len());
         let i = free
             .into_iter()
-            .find(|i| self.holders[*i].pending.is_none())?;
+            .find(|i| self.holders[*i].pending.is_none() && !self.holders[*i].retired)?;
         self.made += 1;
         let tx = transfer(self.chain, i, self.holders[i].coin, i, self.made);
         self.holders[i].pending = Some((tx.clone(), now));
@@ -94,11 +102,13 @@ impl Clients {
     /// Everything that is not final, for sending again.
     pub fn pending(&self) -> Vec<Tx> {
         let waiting = self.holders.iter().filter_map(|h| h.pending.as_ref());
-        waiting.map(|(tx, _)| tx.clone()).collect()
+        let payments = waiting.map(|(tx, _)| tx.clone());
+        payments.chain(self.registry.iter().cloned()).collect()
     }
 
     /// A transaction has become final.
     pub fn settle(&mut self, now: u64, txid: &Txid) {
+        self.registry.retain(|tx| tx.txid != *txid);
         for holder in &mut self.holders {
             if let Some((tx, since)) = holder.pending.take_if(|(tx, _)| tx.txid == *txid) {
                 let output = tx.body().outputs.iter().next().copied();
@@ -107,5 +117,82 @@ impl Clients {
                 self.finality.push(now - since);
             }
         }
+    }
+
+    /// Takes coins of holders that are free, and these holders with them: they pay no more.
+    fn take_coins(&mut self, count: usize) -> Vec<(SecretKey, (OutPoint, TxOutput))> {
+        let mut taken = Vec::new();
+        for (i, holder) in self.holders.iter_mut().enumerate() {
+            let free = holder.pending.is_none() && !holder.retired;
+            if free && taken.len() < count {
+                holder.retired = true;
+                taken.push((key(Role::Holder, i), holder.coin));
+            }
+        }
+        taken
+    }
+
+    fn registry_tx(
+        &mut self,
+        kind: TxKind,
+        coins: usize,
+        locked: Option<TxOutput>,
+        payload: Vec<u8>,
+        signer: &SecretKey,
+    ) -> Tx {
+        let taken = self.take_coins(coins);
+        let spent: Vec<TxOutput> = taken.iter().map(|(_, (_, output))| *output).collect();
+        let have: u64 = spent.iter().map(|o| o.value.0).sum();
+        let change = TxOutput {
+            value: Amount(have - FEE - locked.map_or(0, |o| o.value.0)),
+            program: spent[0].program,
+        };
+        let body = TxBody {
+            version: TX_VERSION,
+            kind,
+            inputs: BoundedVec::take_from(taken.iter().map(|(_, (outpoint, _))| *outpoint)),
+            outputs: BoundedVec::take_from(locked.into_iter().chain([change])),
+            payload: BoundedBytes::try_from(payload).unwrap_or_default(),
+        };
+        let message = body.signature_hash(self.chain, Branch(0), &spent);
+        let possession = possession_hash(&message);
+        let signed = signer.sign(match kind {
+            TxKind::Register => &possession,
+            _ => &message,
+        });
+        let witnesses = taken
+            .iter()
+            .map(|(key, _)| Witness::Key(key.sign(&message)));
+        let tx = Tx::new(Transaction {
+            witnesses: BoundedVec::take_from(witnesses),
+            auth: Auth::take_from([signed]),
+            body,
+        });
+        self.registry.push(tx.clone());
+        tx
+    }
+
+    /// Registers node `n` with 1,000 TIME at `endpoint`; two holders give up their coins for it.
+    pub fn register(&mut self, n: usize, endpoint: &str) -> Tx {
+        let payload = Register {
+            owner: key(Role::Owner, n).public(),
+            operator: key(Role::Operator, n).public(),
+            payout: program(Role::Owner, n),
+            endpoint: Endpoint::try_from(endpoint.as_bytes().to_vec()).unwrap_or_default(),
+        };
+        let locked = TxOutput {
+            value: Amount::from_time(1_000).unwrap_or_default(),
+            program: program(Role::Owner, n),
+        };
+        let payload = codec::encode(&payload);
+        let operator = key(Role::Operator, n);
+        self.registry_tx(TxKind::Register, 2, Some(locked), payload, &operator)
+    }
+
+    /// The owner of masternode `id`, number `n`, wants to leave.
+    pub fn unregister(&mut self, n: usize, id: MasternodeId) -> Tx {
+        let payload = codec::encode(&Unregister { id });
+        let owner = key(Role::Owner, n);
+        self.registry_tx(TxKind::Unregister, 1, None, payload, &owner)
     }
 }

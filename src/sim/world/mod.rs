@@ -2,6 +2,7 @@
 
 mod checks;
 mod events;
+mod registry;
 
 use crate::base::rng::Rng;
 use crate::consensus::rules::Rules;
