@@ -57,6 +57,31 @@ impl World {
         )))
     }
 
+    /// Every container of every honest node within its bound (B2).
+    pub(in crate::sim) fn check_sizes(&mut self) {
+        let mut over = None;
+        for node in self.nodes.iter().filter(|n| n.is_honest()) {
+            let Some(running) = &node.running else {
+                continue;
+            };
+            let sizes = [
+                running.replica.sizes(),
+                running.sync.sizes(),
+                running.p2p.sizes(),
+            ];
+            let mut sizes = sizes.into_iter().flatten();
+            over = over.or(sizes
+                .find(|size| size.held > size.bound)
+                .map(|size| (node.index, size)));
+        }
+        if let Some((i, size)) = over {
+            self.fail(format!(
+                "B2: node {i} holds {} of '{}', the bound is {}",
+                size.held, size.name, size.bound
+            ));
+        }
+    }
+
     /// Who is guilty of the first fork that the checker saw, by S6, from the polkas on the disks of honest nodes.
     pub fn attribution(&self) -> Option<Attribution> {
         let proof = self.checker.fork.as_ref()?;

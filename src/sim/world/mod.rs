@@ -117,6 +117,8 @@ pub struct Report {
     pub log: (u64, u64),
 }
 
+/// Events between looks at the size of everything.
+const SIZES_EVERY: u64 = 512;
 /// Time between submissions of what is not final, µs.
 const RESEND_US: u64 = 10_000_000;
 
@@ -272,6 +274,9 @@ impl World {
             self.now = self.now.max(at);
             self.events += 1;
             self.happen(event);
+            if self.events.is_multiple_of(SIZES_EVERY) {
+                self.check_sizes();
+            }
             if let Some(what) = self.broken.take() {
                 return Err(self.violation(what));
             }
