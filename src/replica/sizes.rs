@@ -4,6 +4,7 @@
 use crate::base::limits::*;
 use crate::consensus::tally::POLKAS_PER_ROUND_MAX;
 use crate::replica::blocks::BLOCK_COUNT_MAX;
+use crate::replica::catchup::BEHIND_COUNT_MAX;
 use crate::replica::frames::CHECKING_VOTE_COUNT_MAX;
 use crate::replica::machine::{
     AHEAD_BYTES_MAX, AHEAD_FRAME_COUNT_MAX, CHECKS_OUT_MAX, LEDGER_BEHIND_MAX, Replica,
@@ -11,7 +12,6 @@ use crate::replica::machine::{
 use crate::replica::peers::{KNOWN_TX_COUNT_MAX, RELAY_COUNT_MAX};
 use crate::replica::relay::KNOWN_VOTE_COUNT_MAX;
 use crate::replica::transactions::REQUESTED_COUNT_MAX;
-use crate::sync::DELIVERED_COUNT_MAX;
 
 /// Inputs and outputs of one block: none is shorter than this, encoded.
 const CHANGE_BYTES_MIN: usize = 36;
@@ -23,6 +23,7 @@ impl Replica {
     /// Every container and its bound.
     pub fn sizes(&self) -> Vec<Size> {
         let mut sizes = self.mempool.sizes();
+        sizes.extend(self.catchup.sizes());
         sizes.extend(self.sizes_of_chain());
         sizes.extend(self.sizes_of_height());
         sizes.extend(self.sizes_of_peers());
@@ -30,19 +31,13 @@ impl Replica {
     }
 
     fn sizes_of_chain(&self) -> Vec<Size> {
-        // Blocks that were delivered together may all be decided before the ledger reports again.
-        let behind = LEDGER_BEHIND_MAX + DELIVERED_COUNT_MAX;
+        let behind = LEDGER_BEHIND_MAX + BEHIND_COUNT_MAX;
         let changes = behind * (BLOCK_BODIES_BYTES_MAX / CHANGE_BYTES_MIN);
         let waiting = CHECKS_OUT_MAX + TXS_PER_FRAME;
         let members = REGISTERED_COUNT_MAX;
         vec![
             Size::new("undurable blocks", self.undurable.len(), behind),
             Size::new("coins of undurable blocks", self.pending.len(), changes),
-            Size::new(
-                "synced blocks ahead",
-                self.synced_ahead.len(),
-                DELIVERED_COUNT_MAX,
-            ),
             Size::new(
                 "times of first sight",
                 self.first_seen.len(),

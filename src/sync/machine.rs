@@ -74,7 +74,7 @@ impl Machine {
         vec![
             Size::new(
                 "sync window",
-                self.window.iter().count(),
+                self.window.len(),
                 SYNC_WINDOW_BLOCKS as usize,
             ),
             Size::new("sync window bytes", self.window.bytes(), bytes),
