@@ -2,6 +2,8 @@
 //!
 //! `make sim SEED=7 NODES=4 HOURS=1` runs one seed, `make sim-swarm N=1000` many; both set the variables read here.
 
+#[path = "simulation/adversaries.rs"]
+mod adversaries;
 #[path = "simulation/behind.rs"]
 mod behind;
 #[path = "simulation/executions.rs"]

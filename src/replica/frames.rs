@@ -16,7 +16,7 @@ use crate::types::vote::{Vote, VoteStep};
 use std::sync::Arc;
 
 /// Votes whose signatures are being checked; beyond it new ones are dropped and repaired by pull (S8).
-const CHECKING_VOTE_COUNT_MAX: usize = 8_192;
+pub(super) const CHECKING_VOTE_COUNT_MAX: usize = 8_192;
 
 impl Replica {
     pub(super) fn peer_up(&mut self, peer: PeerId, status: Status) {

@@ -115,6 +115,14 @@ impl Gate {
         free
     }
 
+    /// Records on disk or on their way.
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
     /// Whether something waits to become durable before it may be said.
     pub fn holds_back(&self) -> bool {
         !self.held.is_empty() || !self.batch_held.is_empty()

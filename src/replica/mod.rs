@@ -20,6 +20,7 @@ pub mod machine;
 pub mod peers;
 pub mod record;
 pub mod relay;
+pub mod sizes;
 pub mod standing;
 pub mod start;
 mod transactions;

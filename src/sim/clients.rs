@@ -1,4 +1,5 @@
-//! Clients: each holder spends its one coin again and again, paying itself, and sends a payment anew until it is final.
+//! Clients: each holder spends its one coin again and again, paying itself, and sends a payment anew until it is final. A
+//! thief spends a coin twice; a flood sends many payments at once, half of them invalid.
 
 use crate::base::bounded::{BoundedBytes, BoundedVec};
 use crate::base::rng::Rng;
@@ -9,7 +10,7 @@ use crate::types::codec;
 use crate::types::genesis::Genesis;
 use crate::types::ids::*;
 use crate::types::transaction::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Fee of each payment, 10^-8 TIME.
 pub const FEE: u64 = 50_000;
@@ -20,7 +21,19 @@ struct Holder {
     pending: Option<(Tx, u64)>,
     /// Its coin went into a registry transaction.
     retired: bool,
+    /// Another payment of the same coin.
+    rival: Option<Tx>,
 }
+
+/// Coins of the flood, and its payments that are not final.
+struct Flood {
+    holder: usize,
+    pool: VecDeque<(OutPoint, TxOutput)>,
+    waiting: BTreeMap<Txid, Tx>,
+}
+
+/// Coins that the flood makes of its first one.
+const FLOOD_COIN_COUNT: u64 = 64;
 
 /// All clients of a run.
 pub struct Clients {
@@ -28,6 +41,7 @@ pub struct Clients {
     holders: Vec<Holder>,
     /// Registry transactions that are not final.
     registry: Vec<Tx>,
+    flood: Option<Flood>,
     rng: Rng,
     /// Payments made so far.
     pub made: u64,
@@ -39,16 +53,26 @@ pub struct Clients {
 
 /// A transfer of `coin`, held by holder `i`, that leaves `value` to holder `to`.
 pub fn transfer(chain: ChainId, i: usize, coin: (OutPoint, TxOutput), to: usize, memo: u64) -> Tx {
-    let value = Amount(coin.1.value.0.saturating_sub(FEE));
     let output = TxOutput {
-        value,
+        value: Amount(coin.1.value.0.saturating_sub(FEE)),
         program: program(Role::Holder, to),
     };
+    spend(chain, i, coin, vec![output], memo)
+}
+
+/// A transfer of `coin`, held by holder `i`, to `outputs`.
+fn spend(
+    chain: ChainId,
+    i: usize,
+    coin: (OutPoint, TxOutput),
+    outputs: Vec<TxOutput>,
+    memo: u64,
+) -> Tx {
     let body = TxBody {
         version: TX_VERSION,
         kind: TxKind::Transfer,
         inputs: BoundedVec::take_from([coin.0]),
-        outputs: BoundedVec::take_from([output]),
+        outputs: BoundedVec::take_from(outputs),
         payload: BoundedBytes::try_from(memo.to_le_bytes().to_vec()).unwrap_or_default(),
     };
     let message = body.signature_hash(chain, Branch(0), &[coin.1]);
@@ -75,9 +99,11 @@ impl Clients {
                     coin,
                     pending: None,
                     retired: false,
+                    rival: None,
                 })
                 .collect(),
             registry: Vec::new(),
+            flood: None,
             rng: Rng::new(seed ^ 0x636c_6965_6e74_7300),
             made: 0,
             settled: 0,
@@ -99,18 +125,115 @@ impl Clients {
         Some(tx)
     }
 
+    /// A second payment of the coin that a waiting payment spends.
+    pub fn rival(&mut self, of: &Txid) -> Option<Tx> {
+        let waits = |h: &Holder| h.pending.as_ref().is_some_and(|(tx, _)| tx.txid == *of);
+        let i = self.holders.iter().position(waits)?;
+        let tx = transfer(self.chain, i, self.holders[i].coin, i, u64::MAX - self.made);
+        self.holders[i].rival = Some(tx.clone());
+        Some(tx)
+    }
+
+    /// A transaction of the flood: valid, or wrong in one of many ways.
+    pub fn flood(&mut self) -> Option<Tx> {
+        if self.flood.is_none() && self.holders.len() > 1 {
+            let holder = self.holders.len() - 1;
+            let coin = self.holders.pop()?.coin;
+            let share = (coin.1.value.0 - FLOOD_COIN_COUNT * FEE) / FLOOD_COIN_COUNT;
+            let output = TxOutput {
+                value: Amount(share),
+                program: coin.1.program,
+            };
+            let outputs = vec![output; FLOOD_COIN_COUNT as usize];
+            let tx = spend(self.chain, holder, coin, outputs, 0);
+            let (pool, waiting) = (VecDeque::new(), BTreeMap::from([(tx.txid, tx.clone())]));
+            self.flood = Some(Flood {
+                holder,
+                pool,
+                waiting,
+            });
+            return Some(tx);
+        }
+        let memo = self.rng.next_u64();
+        let wrong = self.rng.below(8);
+        let flood = self.flood.as_mut()?;
+        if wrong >= 4 {
+            let coin = flood.pool.pop_front()?;
+            let tx = transfer(self.chain, flood.holder, coin, flood.holder, memo);
+            flood.waiting.insert(tx.txid, tx.clone());
+            return Some(tx);
+        }
+        let coin = *flood.pool.front()?;
+        let too_much = TxOutput {
+            value: Amount(coin.1.value.0 + 1),
+            ..coin.1
+        };
+        let nowhere = OutPoint {
+            txid: Txid(crate::crypto::hash::Hash([memo as u8; 32])),
+            ..coin.0
+        };
+        Some(match wrong {
+            0 => spend(self.chain, flood.holder, coin, vec![too_much], memo),
+            1 => transfer(
+                self.chain,
+                flood.holder,
+                (nowhere, coin.1),
+                flood.holder,
+                memo,
+            ),
+            // Somebody else's signature.
+            2 => transfer(self.chain, 0, coin, 0, memo),
+            // No fee.
+            _ => spend(self.chain, flood.holder, coin, vec![coin.1], memo),
+        })
+    }
+
     /// Everything that is not final, for sending again.
     pub fn pending(&self) -> Vec<Tx> {
         let waiting = self.holders.iter().filter_map(|h| h.pending.as_ref());
         let payments = waiting.map(|(tx, _)| tx.clone());
-        payments.chain(self.registry.iter().cloned()).collect()
+        payments
+            .chain(self.rivals_and_flood())
+            .chain(self.registry.iter().cloned())
+            .collect()
+    }
+
+    fn rivals_and_flood(&self) -> Vec<Tx> {
+        let rivals = self.holders.iter().filter_map(|h| h.rival.clone());
+        let flood = self.flood.iter().flat_map(|f| f.waiting.values().cloned());
+        rivals.chain(flood).collect()
+    }
+
+    /// Coins that valid payments spend which are not final: each will be spent, by one of its payments. Registry
+    /// transactions wait for a slot block and are not among them.
+    pub fn waiting(&self) -> BTreeSet<OutPoint> {
+        let coins = |tx: &Tx| tx.body().inputs.iter().copied().collect::<Vec<_>>();
+        let payments = self.holders.iter().filter_map(|h| h.pending.as_ref());
+        let payments = payments.flat_map(|(tx, _)| coins(tx));
+        payments
+            .chain(self.rivals_and_flood().iter().flat_map(coins))
+            .collect()
     }
 
     /// A transaction has become final.
     pub fn settle(&mut self, now: u64, txid: &Txid) {
         self.registry.retain(|tx| tx.txid != *txid);
+        if let Some(flood) = &mut self.flood
+            && let Some(tx) = flood.waiting.remove(txid)
+        {
+            let outputs = (0u32..).zip(tx.body().outputs.iter());
+            let fresh = outputs.map(|(vout, output)| (tx.outpoint(vout), *output));
+            flood.pool.extend(fresh);
+        }
         for holder in &mut self.holders {
+            if holder.rival.as_ref().is_some_and(|tx| tx.txid == *txid)
+                && let Some((tx, _)) = &mut holder.pending
+                && let Some(rival) = holder.rival.take()
+            {
+                *tx = rival;
+            }
             if let Some((tx, since)) = holder.pending.take_if(|(tx, _)| tx.txid == *txid) {
+                holder.rival = None;
                 let output = tx.body().outputs.iter().next().copied();
                 holder.coin = (tx.outpoint(0), output.unwrap_or(holder.coin.1));
                 self.settled += 1;
