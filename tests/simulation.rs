@@ -17,7 +17,6 @@ mod power;
 #[path = "simulation/scenarios.rs"]
 mod scenarios;
 
-use timecoin::sim::faults::Faults;
 use timecoin::sim::swarm;
 use timecoin::sim::world::{Options, Report, Violation, World};
 

@@ -145,7 +145,7 @@ fn leaves(cluster: &Cluster, load: &Load, fifth: &Node, id: &str) {
         let coins = first.try_call("listunspent", json!([1, 9_999_999, [back]]));
         let coins = coins.unwrap_or_default();
         let mut coins = coins.as_array().into_iter().flatten();
-        coins.any(|coin| coin["amount"].to_string() == "1000.00000000")
+        coins.any(|coin| format!("{}", coin["amount"]) == "1000.00000000")
     });
     let report = first.call("getrewardreport", json!([id]));
     let mine = &report["masternodes"][0];
