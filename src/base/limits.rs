@@ -106,6 +106,24 @@ pub const SYNC_WINDOW_BYTES: usize = 64 << 20;
 /// Rounds beyond its own for which a node computes a leader or keeps full votes (B4, B2).
 pub const ROUNDS_AHEAD: u32 = 1;
 
+/// How full a container is that others can fill, for checks and metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Which one.
+    pub name: &'static str,
+    /// What it holds: elements, or bytes where the name says so.
+    pub held: usize,
+    /// The most it may hold.
+    pub bound: usize,
+}
+
+impl Size {
+    /// A container's size.
+    pub fn new(name: &'static str, held: usize, bound: usize) -> Size {
+        Size { name, held, bound }
+    }
+}
+
 // --- frames (B2b): body limit by type ---------------------------------------------------------------------------------
 
 /// Hello.

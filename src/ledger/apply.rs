@@ -9,6 +9,7 @@ use crate::crypto::merkle::HISTORY_TREE;
 use crate::crypto::verify::Check;
 use crate::ledger::check::{SpendError, TxError};
 use crate::ledger::coins::{CoinList, CoinView, ViewError};
+use crate::ledger::report::{SlotFigures, SlotOutcome, order_of};
 use crate::ledger::slots::slot_of;
 use crate::ledger::state::{State, Tip};
 use crate::ledger::undo::Undo;
@@ -36,6 +37,8 @@ pub struct Delta {
     pub changed_buckets: Vec<u8>,
     /// How to take it back (L12).
     pub undo: Undo,
+    /// What it did to masternodes, if it is a slot block.
+    pub slot: Option<Arc<SlotOutcome>>,
 }
 
 /// Signature checks that remain of one transaction.
@@ -377,7 +380,8 @@ struct After {
     created: CoinList,
     spent: CoinList,
     changed_buckets: Vec<u8>,
-    is_slot_block: bool,
+    /// Of a slot block.
+    slot: Option<SlotFigures>,
 }
 
 impl After {
@@ -431,7 +435,10 @@ impl After {
             created: done.created,
             spent: done.spent,
             changed_buckets,
-            is_slot_block,
+            slot: is_slot_block.then_some(SlotFigures {
+                time,
+                ..done.report
+            }),
         })
     }
 
@@ -439,7 +446,7 @@ impl After {
     fn seal(mut self, base: &State, id: BlockId) -> Delta {
         let tip = &mut self.state.tip;
         tip.block = id;
-        if self.is_slot_block {
+        if self.slot.is_some() {
             tip.prev_slot_block = id;
         }
         tip.history
@@ -451,6 +458,10 @@ impl After {
             after: self.state,
             changed_buckets: self.changed_buckets,
             undo,
+            slot: self.slot.map(|figures| {
+                let order = Arc::new(order_of(base.registry()));
+                Arc::new(SlotOutcome { figures, order })
+            }),
         }
     }
 }

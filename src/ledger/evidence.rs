@@ -6,6 +6,7 @@ use crate::crypto::keys::Signature;
 use crate::crypto::verify::Check;
 use crate::ledger::registry::Registry;
 use crate::ledger::slots::SlotTable;
+use crate::ledger::state::State;
 use crate::types::ids::*;
 use crate::types::masternode::{Evidence, Offence, Statement};
 use crate::types::vote::{SignedProposal, Vote, VoteStep};
@@ -65,6 +66,20 @@ pub(crate) fn pair(evidence: &Evidence, chain: ChainId) -> Result<Pair, &'static
         Offence::Amnesia(precommit, prevote) => amnesia(precommit, prevote, offender, chain),
         Offence::Statements(a, b) => statements(a, b, offender, chain),
     }
+}
+
+/// Judges one piece of evidence for a slot block right above `state`: the two checks that remain, or what is wrong with it.
+pub fn judge_next(state: &State, evidence: &Evidence) -> Result<[Check; 2], &'static str> {
+    let mut slots = SlotTable::clone(&state.slots);
+    let height = state.height().next();
+    slots.open(height, state.params());
+    let bench = Bench {
+        chain: state.chain_id(),
+        registry: state.registry(),
+        slots: &slots,
+        height,
+    };
+    judge(evidence, &bench)
 }
 
 const ORDER: &str = "the two messages are equal or not in ascending order";

@@ -7,6 +7,7 @@ use crate::ledger::apply::Invalid;
 use crate::ledger::churn::Change;
 use crate::ledger::evidence::{Bench, judge};
 use crate::ledger::registry::{Entry, Registry, Standing};
+use crate::ledger::report::{MARK_ACTIVE, MARK_EARNED, MARK_VOTING, Paid, SlotFigures, share};
 use crate::ledger::rewards::subsidy;
 use crate::ledger::work::{OtherChecks, Work};
 use crate::types::amount::Amount;
@@ -128,12 +129,26 @@ impl Work<'_> {
             });
         }
         self.attested = is_quorum(self.attesting(part, |_| true), self.base.validators.total());
+        self.begin_report(slot);
         if self.attested {
             let active = self.count_presence(part);
             self.reward(&active)?;
             self.count_upgrade(part);
         }
         Ok(checks)
+    }
+
+    fn begin_report(&mut self, slot: Slot) {
+        let set = &self.base.validators;
+        let voting = |e: &Entry| u8::from(set.get(&e.id).is_some()) * MARK_VOTING;
+        self.report = SlotFigures {
+            index: self.slots.slot_index(),
+            height: self.height,
+            slot: Slot(slot.0.saturating_sub(1)),
+            attested: self.attested,
+            marks: self.registry.entries().iter().map(voting).collect(),
+            ..SlotFigures::default()
+        };
     }
 
     fn bench(&self) -> Bench<'_> {
@@ -254,7 +269,10 @@ impl Work<'_> {
             .into_iter()
             .map(|power| is_over_third(Power(power), set.total()))
             .collect();
-        for (entry, active) in self.registry.entries_mut().iter_mut().zip(&active) {
+        let marks = self.report.marks.iter_mut();
+        let entries = self.registry.entries_mut().iter_mut().zip(marks);
+        for ((entry, marks), active) in entries.zip(&active) {
+            *marks |= u8::from(*active) * MARK_ACTIVE;
             (entry.present, entry.absent) = if *active {
                 (entry.present.saturating_add(1), 0)
             } else {
@@ -282,9 +300,11 @@ impl Work<'_> {
         supply.issued = Amount(supply.issued.0 + fresh);
         let reward = supply.pot.plus(Amount(fresh)).ok_or(Invalid::Supply)?;
         let mut rest = reward;
+        self.report.issued = Amount(fresh);
+        (self.report.shared, self.report.power) = (reward, Power(power));
         for (i, p) in earners {
-            let part = u128::from(reward.0) * u128::from(p) / u128::from(power);
-            let part = Amount(u64::try_from(part).unwrap_or(u64::MAX));
+            let part = share(reward, Power(p), Power(power));
+            self.report.marks[i] |= MARK_EARNED;
             let entry = &mut self.registry.entries_mut()[i];
             entry.accrued = entry.accrued.plus(part).ok_or(Invalid::Supply)?;
             rest = rest.minus(part).ok_or(Invalid::Supply)?;
@@ -356,6 +376,29 @@ impl Work<'_> {
         Due::of(&self.registry, now, self.base.params()).coinbase(self.height, now)
     }
 
+    /// What is paid to entries of the base, for the report. Who registered in this block is owed nothing yet.
+    fn paid_by(&self, due: &Due) -> Vec<Paid> {
+        let dust = Amount(self.base.params().dust);
+        let above = |amount: Amount| Some(amount).filter(|a| *a >= dust).unwrap_or_default();
+        let all = due.paid.iter().chain(&due.ended);
+        let paid = all.filter_map(|id| {
+            let entry = self.registry.get(id)?;
+            let ended = due.ended.binary_search(id).is_ok();
+            Some(Paid {
+                position: u32::try_from(self.base.registry().index_of(id)?).ok()?,
+                rewards: above(entry.accrued),
+                collateral: if ended {
+                    above(entry.locked())
+                } else {
+                    Amount::ZERO
+                },
+            })
+        });
+        let mut paid: Vec<Paid> = paid.collect();
+        paid.sort_by_key(|p| p.position);
+        paid
+    }
+
     /// Steps 7 to 9: after the transactions. Returns the coinbase if an output is due.
     pub fn close_slot(&mut self) -> Result<Option<Tx>, Invalid> {
         let (now, params) = (self.slots.slot_index(), self.base.params());
@@ -368,6 +411,7 @@ impl Work<'_> {
         };
         change.run(&mut self.registry, std::mem::take(&mut self.pending));
         let due = Due::of(&self.registry, now, params);
+        self.report.paid = self.paid_by(&due);
         for id in &due.paid {
             if let Some(entry) = self.registry.get_mut(id) {
                 entry.accrued = Amount::ZERO;

@@ -7,6 +7,7 @@ use crate::ledger::check::{Rules, SpendError, TxError, check_form, judge_spend, 
 use crate::ledger::coins::{Coin, CoinList, CoinView, FLAG_COINBASE, ViewError};
 use crate::ledger::registration::{PendingOperators, perform};
 use crate::ledger::registry::{Registry, SealedRegistry};
+use crate::ledger::report::SlotFigures;
 use crate::ledger::slots::SlotTable;
 use crate::ledger::state::{State, Supply};
 use crate::types::amount::Amount;
@@ -60,6 +61,8 @@ pub(crate) struct Work<'a> {
     /// Whether the slot is attested (B5 step 2).
     pub attested: bool,
     pub load: Load,
+    /// What a slot block does, for reports.
+    pub report: SlotFigures,
 }
 
 /// What the working copy became.
@@ -73,6 +76,7 @@ pub(crate) struct Finished {
     pub validators: Arc<ValidatorSet>,
     pub slots: Arc<SlotTable>,
     pub branch: Branch,
+    pub report: SlotFigures,
 }
 
 impl<'a> Work<'a> {
@@ -101,6 +105,7 @@ impl<'a> Work<'a> {
             pending: PendingOperators::new(),
             attested: false,
             load: Load::default(),
+            report: SlotFigures::default(),
         }
     }
 
@@ -249,6 +254,7 @@ impl<'a> Work<'a> {
             validators,
             slots,
             branch,
+            report: self.report,
         })
     }
 }

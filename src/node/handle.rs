@@ -6,6 +6,7 @@ use crate::crypto::hash::Hash;
 use crate::crypto::keys::{SecretKey, Signature};
 use crate::crypto::verify::verify_all;
 use crate::ledger::mempool::{Admission, Departure, Refusal};
+use crate::ledger::report::SlotOutcome;
 use crate::net::WakeHandle;
 use crate::node::clock::Clock;
 use crate::node::consensus::{Call, Question};
@@ -73,11 +74,12 @@ impl LedgerRead for Ledger {
             .map(|(outpoint, coin)| (outpoint, coin.output))
             .collect())
     }
+    fn slots(&self, from: SlotIndex, limit: usize) -> Result<Vec<SlotOutcome>, ReadError> {
+        self.0.slots(from, limit).map_err(unreadable)
+    }
     fn validator_set(&self, hash: &Hash) -> Result<Option<Arc<ValidatorSet>>, ReadError> {
-        let state = self.0.state();
-        let genesis = crate::ledger::state::State::genesis(self.0.genesis());
-        let known = [state.validators, state.last_validators, genesis.validators];
-        Ok(known.into_iter().find(|set| set.hash() == *hash))
+        let set = self.0.validator_set(hash).map_err(unreadable)?;
+        Ok(set.map(Arc::new))
     }
 }
 

@@ -256,17 +256,7 @@ impl Publisher {
         conflicted: Vec<Txid>,
     ) {
         let header = &decided.block.header;
-        let spent = decided
-            .delta
-            .spent
-            .iter()
-            .map(|(outpoint, coin)| (*outpoint, coin.output));
-        self.recent.push_back(Arc::new(RecentBlock {
-            id: decided.certificate.block,
-            block: decided.block.clone(),
-            certificate: decided.certificate.clone(),
-            spent: spent.collect(),
-        }));
+        self.recent.push_back(Arc::new(RecentBlock::of(decided)));
         self.shared.remember_finality(&finality_us);
         self.unshown = true;
         // Nobody waits for a block that was fetched: some of them share a picture.
@@ -429,6 +419,20 @@ fn consensus_view(
     }
 }
 
+/// The masternode that this node speaks for.
+fn own_view(replica: &Replica, info: &ConsensusInfo) -> Option<OwnMasternode> {
+    let id = replica.masternode()?;
+    let entry = replica.state().registry().get(&id);
+    let unknown = crate::crypto::keys::PublicKey([0; 32]);
+    Some(OwnMasternode {
+        operator: entry.map_or(unknown, |e| e.operator),
+        id: entry.map(|e| e.id),
+        unsure: (!info.sure).then(|| info.signing.clone().err().unwrap_or_default()),
+        anchored: info.unanchored.is_none(),
+        abstains: info.signing.clone().err(),
+    })
+}
+
 /// The picture of a replica.
 pub fn view_of(replica: &Replica, info: &ConsensusInfo, parts: Parts) -> NodeView {
     let state = replica.state();
@@ -438,15 +442,6 @@ pub fn view_of(replica: &Replica, info: &ConsensusInfo, parts: Parts) -> NodeVie
     let accrued = Amount::sum(entries.iter().map(|e| e.accrued)).unwrap_or_default();
     let collateral = state.registry.held.minus(accrued).unwrap_or_default();
     let mempool = replica.mempool();
-    let own = replica.masternode().map(|id| OwnMasternode {
-        operator: registry
-            .get(&id)
-            .map_or(crate::crypto::keys::PublicKey([0; 32]), |e| e.operator),
-        id: registry.get(&id).map(|e| e.id),
-        unsure: (!info.sure).then(|| info.signing.clone().err().unwrap_or_default()),
-        anchored: info.unanchored.is_none(),
-        abstains: info.signing.clone().err(),
-    });
     let state_root = replica
         .last_decided()
         .map_or_else(|| state.root(), |d| d.block.header.state_root);
@@ -479,7 +474,7 @@ pub fn view_of(replica: &Replica, info: &ConsensusInfo, parts: Parts) -> NodeVie
             coin_count: tip.coin_count,
         },
         consensus: consensus_view(info, parts.due_since, parts.no_quorum_since),
-        own,
+        own: own_view(replica, info),
         mempool: MempoolView {
             count: mempool.len(),
             size: mempool.bytes(),

@@ -17,6 +17,7 @@ pub use greeting::proof_hash;
 pub use io::{Config, Effect, Input, Link, PeerFacts};
 pub use probing::PROBE_COUNT_MAX;
 
+use crate::base::limits::{PEER_COUNT_MAX, Size};
 use crate::base::rng::Rng;
 use crate::base::time::{MonoUs, Now};
 use crate::crypto::keys::PublicKey;
@@ -138,6 +139,14 @@ impl Machine {
         self.timers(now);
         self.tell_bans(now);
         std::mem::take(&mut self.out)
+    }
+
+    /// How full its containers are.
+    pub fn sizes(&self) -> Vec<Size> {
+        vec![
+            Size::new("connections", self.peers.len(), PEER_COUNT_MAX),
+            Size::new("targets", self.targets.len(), TARGET_COUNT_MAX),
+        ]
     }
 
     /// When [`Input::Tick`] is due.

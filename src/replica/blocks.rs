@@ -20,7 +20,7 @@ use crate::types::vote::SignedProposal;
 use std::sync::Arc;
 
 /// Blocks of one height that are collected and judged at a time. A leader that signs more gives evidence, not work.
-const BLOCK_COUNT_MAX: usize = 16;
+pub(super) const BLOCK_COUNT_MAX: usize = 16;
 
 impl Replica {
     /// When a block that this node is to build can leave (S4): never before its stamp is near.
@@ -442,6 +442,7 @@ impl Replica {
         self.state = decided.delta.after.clone();
         if slot_block {
             self.find_operator();
+            self.sweep_evidence();
         }
         let step = crate::sync::trust::Step::of(&decided.block.header);
         self.trust.decided(now.wall, step);

@@ -7,6 +7,7 @@
 //! Such a block costs no record in the signer store when it is decided: what is not durable in the ledger yet is written
 //! there before this node signs its next message (S5, I6), and until then a crash only means to fetch it again.
 
+use crate::base::limits::{BLOCK_BODIES_BYTES_MAX, Size};
 use crate::base::time::Now;
 use crate::crypto::verify::{Check, Verified};
 use crate::ledger::apply::{self, ApplyError, Delta};
@@ -22,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// Blocks from other nodes that are applied and not yet durable in the ledger; beyond it the next one waits.
-const BEHIND_COUNT_MAX: usize = 256;
+pub(super) const BEHIND_COUNT_MAX: usize = 256;
 /// Bytes of their transactions.
 const BEHIND_BYTES_MAX: usize = 64 << 20;
 
@@ -130,6 +131,21 @@ pub(super) fn unknown_checks(
         checks.drain(..known);
     }
     checks
+}
+
+impl Catchup {
+    /// How full its containers are.
+    pub(super) fn sizes(&self) -> Vec<Size> {
+        vec![
+            Size::new("delivered blocks", self.waiting.len(), DELIVERED_COUNT_MAX),
+            Size::new("blocks applied ahead", self.line.len(), BEHIND_COUNT_MAX),
+            Size::new(
+                "bytes applied ahead",
+                self.line_bytes,
+                BEHIND_BYTES_MAX + BLOCK_BODIES_BYTES_MAX,
+            ),
+        ]
+    }
 }
 
 impl Replica {

@@ -16,12 +16,13 @@ use crate::types::vote::{Vote, VoteStep};
 use std::sync::Arc;
 
 /// Votes whose signatures are being checked; beyond it new ones are dropped and repaired by pull (S8).
-const CHECKING_VOTE_COUNT_MAX: usize = 8_192;
+pub(super) const CHECKING_VOTE_COUNT_MAX: usize = 8_192;
 
 impl Replica {
     pub(super) fn peer_up(&mut self, peer: PeerId, status: Status) {
         self.peers.up(peer, status);
         self.greet_with_transactions(peer);
+        self.greet_with_evidence(peer);
     }
 
     /// B7 step 2: a validator is shown the highest vote held by its key; an empty frame says that there is none.
@@ -131,9 +132,10 @@ impl Replica {
                     self.offer(now, tx, Origin::Peer(peer), view)?;
                 }
             }
-            Message::Heartbeats(_) | Message::Attestation(_) | Message::GetAttestations(_) => {
-                self.liveness_frame(now, peer, message, read)
-            }
+            Message::Heartbeats(_)
+            | Message::Attestation(_)
+            | Message::Evidence(_)
+            | Message::GetAttestations(_) => self.liveness_frame(now, peer, message, read),
             // Greetings, pings and blocks belong to other machines.
             _ => {}
         }
@@ -224,6 +226,10 @@ impl Replica {
                 self.heartbeat_proven(now, peer, heartbeat);
                 Ok(())
             }
+            Item::Evidence(peer, evidence) => {
+                self.evidence_checked(peer, evidence, true);
+                Ok(())
+            }
             Item::Attestation(peer, attestation) => {
                 self.attestation_proven(now, peer, *attestation);
                 Ok(())
@@ -264,6 +270,7 @@ impl Replica {
                         .push(Effect::Fault(peer, "a heartbeat with a bad signature"));
                 }
             }
+            Item::Evidence(peer, evidence) => self.evidence_checked(peer, evidence, false),
             Item::Attestation(peer, attestation) => {
                 self.liveness.attestations.checked(&attestation);
                 self.out

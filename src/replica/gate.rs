@@ -50,6 +50,14 @@ impl Gate {
         self.batch.push(put);
     }
 
+    /// Takes a record out of the store, if it is there.
+    pub fn forget(&mut self, record: &Record) {
+        let key = record.key();
+        if self.keys.remove(&key) {
+            self.batch.push((key, None));
+        }
+    }
+
     /// Whether a record is on disk or on its way.
     pub fn holds(&self, record_key: &[u8]) -> bool {
         self.keys.contains(record_key)
@@ -107,6 +115,14 @@ impl Gate {
         free
     }
 
+    /// Records on disk or on their way.
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
     /// Whether something waits to become durable before it may be said.
     pub fn holds_back(&self) -> bool {
         !self.held.is_empty() || !self.batch_held.is_empty()

@@ -21,7 +21,6 @@ use crate::replica::machine::Replica;
 use crate::replica::record::{Position, Record, Step};
 use crate::types::block::{Block, Certificate, short_id};
 use crate::types::ids::*;
-use crate::types::masternode::Evidence;
 use crate::types::polka::Polka;
 use crate::types::vote::{ProposalBody, SignedProposal, Vote, VoteBody};
 use std::collections::{BTreeMap, BTreeSet};
@@ -243,14 +242,7 @@ impl Replica {
                     let to = self.peers.ask(now.mono);
                     self.out.push(Effect::Send(to, Arc::new(wanted)));
                 }
-                Output::Evidence(evidence) => {
-                    if !self.evidence.contains_key(&evidence.offender) {
-                        self.gate.write(&Record::Evidence(evidence.clone()));
-                        self.evidence
-                            .insert(evidence.offender, Evidence::clone(&evidence));
-                        self.event(Event::Evidence(evidence));
-                    }
-                }
+                Output::Evidence(evidence) => self.accuse(evidence),
                 Output::Decided(certificate) => {
                     self.certified(now, certificate, view)?;
                     // The core that spoke is gone or done: nothing after a decision matters.

@@ -77,7 +77,7 @@ impl Replica {
     }
     /// Evidence recorded so far.
     pub fn evidence(&self) -> impl Iterator<Item = &Evidence> {
-        self.evidence.values()
+        self.accused.held()
     }
     /// The masternode this node speaks for.
     pub fn masternode(&self) -> Option<MasternodeId> {

@@ -46,6 +46,8 @@ pub enum Item {
     Heartbeat(PeerId, Heartbeat, bool),
     /// An attestation, and who sent it.
     Attestation(PeerId, Box<Attestation>),
+    /// Evidence, and who sent it.
+    Evidence(PeerId, Box<Evidence>),
 }
 
 /// When a frame was read: kept so that a proposal is judged by its arrival, not by when its turn came.

@@ -12,6 +12,7 @@ use crate::ledger::state::State;
 use crate::p2p::messages::{Message, PeerId, Status};
 use crate::replica::catchup::Catchup;
 use crate::replica::clock::ClockGuard;
+use crate::replica::evidence::Accused;
 use crate::replica::gate::Gate;
 use crate::replica::guard::Guard;
 use crate::replica::height::HeightWork;
@@ -21,7 +22,6 @@ use crate::replica::peers::Peers;
 use crate::sync::trust::Trust;
 use crate::types::block::Certificate;
 use crate::types::ids::*;
-use crate::types::masternode::Evidence;
 use crate::types::vote::Vote;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -98,7 +98,7 @@ pub struct Replica {
     pub(super) liveness: Liveness,
     /// Greatest vote seen of each validator: shown to it when it connects (B7 step 2).
     pub(super) seen: BTreeMap<MasternodeId, Vote>,
-    pub(super) evidence: BTreeMap<MasternodeId, Evidence>,
+    pub(super) accused: Accused,
     pub(super) ahead: VecDeque<(PeerId, Message, ReadAt)>,
     pub(super) ahead_bytes: usize,
     /// Blocks above the tip that other nodes decided.
@@ -143,7 +143,7 @@ impl Replica {
             gate,
             liveness: Liveness::default(),
             seen: BTreeMap::new(),
-            evidence: BTreeMap::new(),
+            accused: Accused::default(),
             ahead: VecDeque::new(),
             ahead_bytes: 0,
             catchup: Catchup::default(),

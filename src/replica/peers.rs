@@ -18,7 +18,7 @@ const INV_DELAY_MS: u64 = 10;
 /// transactions themselves they stay below what a peer may send (P2).
 const INV_SPACING_MS: u64 = 30;
 /// Transactions remembered for each peer; the oldest are forgotten first (a transaction is then offered twice at worst).
-const KNOWN_TX_COUNT_MAX: usize = 4_096;
+pub(super) const KNOWN_TX_COUNT_MAX: usize = 4_096;
 /// Votes and transactions that wait to be relayed; beyond it new ones wait for the pull repair of S8.
 pub(super) const RELAY_COUNT_MAX: usize = 8_192;
 
@@ -41,7 +41,7 @@ pub struct Peer {
     pub(super) proposals: BTreeSet<EraRound>,
     /// Whose votes and proposals are passed on to it, and until when: it asked for them when they should have been there.
     pub(super) feeds: BTreeMap<MasternodeId, MonoUs>,
-    txs: BTreeSet<Wtxid>,
+    pub(super) txs: BTreeSet<Wtxid>,
     txs_order: VecDeque<Wtxid>,
 }
 
@@ -81,7 +81,7 @@ pub struct Peers {
     pub(super) turn: usize,
     /// Until when this node, which decides nothing, carries votes between validators.
     pub(super) carries_until: MonoUs,
-    txs: Vec<Wtxid>,
+    pub(super) txs: Vec<Wtxid>,
     inv_due: Option<MonoUs>,
     inv_last: Option<MonoUs>,
 }

@@ -31,7 +31,7 @@ const FEED_MS: u64 = 60_000;
 /// A node that decides nothing carries votes for this long after a validator asked it, ms.
 const CARRY_MS: u64 = 30_000;
 /// Votes of the height remembered for each peer; beyond it all are forgotten (votes are then offered twice at worst).
-const KNOWN_VOTE_COUNT_MAX: usize = 16_384;
+pub(super) const KNOWN_VOTE_COUNT_MAX: usize = 16_384;
 
 impl Peer {
     fn feeds_on(&self, signer: &MasternodeId, now: MonoUs) -> bool {

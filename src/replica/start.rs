@@ -9,6 +9,7 @@ use crate::crypto::verify::Verified;
 use crate::ledger::apply::{self, ApplyError};
 use crate::ledger::coins::{CoinView, ViewError};
 use crate::ledger::state::State;
+use crate::replica::evidence::Accused;
 use crate::replica::gate::Gate;
 use crate::replica::guard::Guard;
 use crate::replica::height::{Work, context, proposal_of};
@@ -137,7 +138,7 @@ impl Replica {
             replica.remember_signers(&certificate);
             replica.last_certificate = Some(certificate);
         }
-        replica.evidence = found.evidence.drain(..).map(|e| (e.offender, e)).collect();
+        replica.accused = Accused::new(std::mem::take(&mut found.evidence));
         replica.redo(&mut found, now, view)?;
         if replica.guard.is_sure() && reaches_beyond(&found, replica.state.height().next()) {
             // Locks of heights that the ledger has yet to reach again would be forgotten on the way (I4).

@@ -15,7 +15,7 @@ use crate::types::transaction::Tx;
 use std::sync::Arc;
 
 /// Transactions asked for and not yet arrived; beyond it inventories are ignored.
-const REQUESTED_COUNT_MAX: usize = 8_192;
+pub(super) const REQUESTED_COUNT_MAX: usize = 8_192;
 /// Transactions named to a peer that has just connected, the oldest: as many as it will ask for.
 const GREETING_COUNT_MAX: usize = 8_000;
 /// A transaction that was asked for may be asked of another peer after this time, ms.

@@ -5,6 +5,7 @@ use crate::crypto::hash::Hash;
 use crate::crypto::keys::Signature;
 use crate::ledger::apply::Delta;
 use crate::ledger::decided::DecidedBlock;
+use crate::ledger::report::SlotOutcome;
 use crate::ledger::testkit::{self, HOLDER, Net};
 use crate::p2p::reputation::Ban;
 use crate::rpc::node::*;
@@ -67,6 +68,12 @@ impl LedgerRead for FakeLedger {
     }
     fn spent_by(&self, height: Height) -> Result<Vec<(OutPoint, TxOutput)>, ReadError> {
         Ok(self.at(height).map(|b| b.spent.clone()).unwrap_or_default())
+    }
+    fn slots(&self, from: SlotIndex, limit: usize) -> Result<Vec<SlotOutcome>, ReadError> {
+        let disk = self.0.lock();
+        let all = disk.blocks.iter().filter_map(|b| b.slot.as_deref());
+        let found = all.filter(|slot| slot.figures.index >= from);
+        Ok(found.take(limit).cloned().collect())
     }
     fn validator_set(&self, _: &Hash) -> Result<Option<Arc<ValidatorSet>>, ReadError> {
         Ok(None)
@@ -208,6 +215,11 @@ impl FakeNode {
         let mut net = self.net.lock();
         let made = net.attested(absent, txs);
         self.show(&net, made)
+    }
+
+    /// Shows a block that a test made by hand.
+    pub fn show_made(&self, made: (Block, Delta)) -> Arc<RecentBlock> {
+        self.show(&self.net.lock(), made)
     }
 
     fn show(&self, net: &Net, (block, delta): (Block, Delta)) -> Arc<RecentBlock> {

@@ -2,6 +2,7 @@
 
 use crate::crypto::hash::Hash;
 use crate::ledger::coins::FLAG_COINBASE;
+use crate::ledger::report::SlotOutcome;
 use crate::rpc::node::{LedgerRead, ReadError, StoredCoin};
 use crate::storage::{LedgerStore, StorageError};
 use crate::types::block::{Block, Certificate, Header};
@@ -44,6 +45,9 @@ impl LedgerRead for LedgerStore {
             .into_iter()
             .map(|(o, coin)| (o, coin.output))
             .collect())
+    }
+    fn slots(&self, from: SlotIndex, limit: usize) -> Result<Vec<SlotOutcome>, ReadError> {
+        LedgerStore::slots(self, from, limit).map_err(fault)
     }
     fn validator_set(&self, hash: &Hash) -> Result<Option<Arc<ValidatorSet>>, ReadError> {
         let set = LedgerStore::validator_set(self, hash).map_err(fault)?;

@@ -9,6 +9,7 @@ pub mod network;
 pub mod peers;
 pub mod protx;
 mod protx_make;
+pub mod rewards;
 pub mod transactions;
 pub mod util;
 pub mod wallet;
@@ -25,6 +26,7 @@ pub const GROUPS: &[&[MethodSpec]] = &[
     network::METHODS,
     peers::METHODS,
     protx::METHODS,
+    rewards::METHODS,
     transactions::METHODS,
     util::METHODS,
     wallet::METHODS,

@@ -8,6 +8,7 @@ use crate::base::time::{MonoUs, WallMs};
 use crate::crypto::hash::Hash;
 use crate::crypto::keys::{PublicKey, Signature};
 use crate::ledger::registry::Entry;
+use crate::ledger::report::SlotOutcome;
 use crate::p2p::reputation::{Ban, Subject};
 pub use crate::replica::standing::OwnStanding;
 use crate::types::address::Network;
@@ -54,6 +55,8 @@ pub trait LedgerRead: Send + Sync {
     fn coin(&self, outpoint: &OutPoint) -> Result<Option<StoredCoin>, ReadError>;
     /// Outputs that a durable block spent (its undo); empty if no longer kept.
     fn spent_by(&self, height: Height) -> Result<Vec<(OutPoint, TxOutput)>, ReadError>;
+    /// What durable slot blocks from `from` on did, ascending without a gap, at most `limit`.
+    fn slots(&self, from: SlotIndex, limit: usize) -> Result<Vec<SlotOutcome>, ReadError>;
     /// The validator set with this hash, if it is known (genesis, in force, or behind a kept slot header).
     fn validator_set(&self, hash: &Hash) -> Result<Option<Arc<ValidatorSet>>, ReadError>;
 }
@@ -69,6 +72,8 @@ pub struct RecentBlock {
     pub certificate: Certificate,
     /// Coins it spent that earlier blocks had made.
     pub spent: Vec<(OutPoint, TxOutput)>,
+    /// What it did to masternodes, if it is a slot block.
+    pub slot: Option<Arc<SlotOutcome>>,
 }
 
 /// The newest decided block.

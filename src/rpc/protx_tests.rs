@@ -2,10 +2,12 @@
 
 use crate::base::hex;
 use crate::crypto::hash::Hash;
+use crate::ledger::registry::Entry;
 use crate::ledger::testkit::{HOLDER, OPERATOR, key, program};
+use crate::replica::liveness::SlotWitness;
 use crate::rpc::fake::FakeNode;
 use crate::rpc::method_tests::{call, code, ok};
-use crate::rpc::node::{OwnMasternode, RecentBlock};
+use crate::rpc::node::{OwnMasternode, OwnStanding, RecentBlock};
 use crate::rpc::registration::Draft;
 use crate::rpc::wallet_tests::Directory;
 use crate::types::address::Program;
@@ -395,6 +397,37 @@ fn mistakes_have_their_codes() {
     );
 }
 
+/// A masternode with power that nobody saw in the newest slot.
+fn standing(entry: Entry) -> OwnStanding {
+    OwnStanding {
+        key: entry.operator,
+        id: Some(entry.id),
+        replaced_in: None,
+        has_power: true,
+        slot_index: SlotIndex(2),
+        unjail_after: 1,
+        jail_after: 3,
+        slot: Slot(9),
+        heartbeats_sent: 3,
+        heartbeats_required: 6,
+        synced: true,
+        witness: Some(SlotWitness {
+            height: Height(3),
+            slot_index: SlotIndex(2),
+            attested: true,
+            attesting: Power(5_000),
+            seen_by: Power(1_000),
+            total: Power(5_000),
+        }),
+        probed: None,
+        sure: true,
+        signing: Ok(()),
+        clock_alarm: false,
+        attested_now: (Power(0), Power(5_000)),
+        entry: Some(entry),
+    }
+}
+
 #[test]
 fn a_node_says_what_keeps_its_own_masternode_from_earning() {
     let (node, wallet, _dir) = rich();
@@ -412,6 +445,24 @@ fn a_node_says_what_keeps_its_own_masternode_from_earning() {
         });
     });
     assert_eq!(reason(&node), "unsure syncing");
+    node.set(|k| {
+        let entry = k
+            .view
+            .masternodes
+            .iter()
+            .find(|m| m.entry.operator == key(OWN).public());
+        k.view.own_standing = Some(standing(entry.unwrap().entry.clone()));
+    });
+    assert_eq!(reason(&node), "unseen unsure syncing");
+    node.set(|k| k.view.own_standing.as_mut().unwrap().has_power = false);
+    assert_eq!(reason(&node), "unreachable unsure syncing");
+    node.set(|k| {
+        let own = k.view.own_standing.as_mut().unwrap();
+        own.witness.as_mut().unwrap().attested = false;
+        own.clock_alarm = true;
+    });
+    assert_eq!(reason(&node), "clock unattested unsure syncing");
+    node.set(|k| k.view.own_standing = None);
     let able = || ok(&node, "masternode status", json!([]))["able_to_sign"] == json!(true);
     assert!(!able());
     node.set(|k| k.view.own.as_mut().unwrap().unsure = None);
@@ -431,4 +482,131 @@ fn a_node_says_what_keeps_its_own_masternode_from_earning() {
         .push((id.as_str().unwrap().parse().unwrap(), COLD_OPERATOR));
     decide_sent(&node, &wallet, OWN);
     assert_eq!(reason(&node), "operator-key unsure syncing");
+}
+
+/// Everything a report says must follow from the registry's own counters.
+fn assert_report_fits(node: &Arc<FakeNode>) {
+    let report = ok(node, "getrewardreport", json!(["all", 1]));
+    let list = report["masternodes"].as_array().unwrap();
+    let (mut earned, mut paid) = (0, 0);
+    for one in list {
+        earned += units(&one["earned"]);
+        paid += units(&one["paid"]);
+    }
+    let supply = node.knobs.lock().view.supply;
+    assert_eq!(
+        earned - paid,
+        supply.accrued.0,
+        "earned and not paid is accrued"
+    );
+    let issued = units(&report["issued"]);
+    let genesis = {
+        let state = crate::ledger::state::State::genesis(&node.facts.genesis);
+        state.tip.supply.issued.0
+    };
+    assert_eq!(
+        issued,
+        supply.issued.0 - genesis,
+        "every unit issued is reported"
+    );
+}
+
+#[test]
+fn a_report_tells_what_was_earned_missed_and_paid() {
+    let (node, wallet, _dir) = rich();
+    assert_eq!(
+        code(&node, "getrewardreport", json!([])),
+        -5,
+        "no slot block yet"
+    );
+    let id = registered(&node, &wallet);
+    for absent in [&[][..], &[], &[id], &[id], &[]] {
+        node.decide_slot(absent, vec![]);
+    }
+    let bare = {
+        let mut net = node.net.lock();
+        net.slot_block(vec![])
+    };
+    node.show_made(bare);
+    node.decide_slot(&[], vec![]);
+    let check = |node: &Arc<FakeNode>| {
+        let report = ok(
+            node,
+            "getrewardreport",
+            json!([id.to_string(), 1, 99, "slot", true]),
+        );
+        assert_eq!(
+            (&report["slots"], &report["attested"]),
+            (&json!(8), &json!(7))
+        );
+        let mine = &report["masternodes"][0];
+        assert_eq!(
+            (
+                &mine["slots_voting"],
+                &mine["slots_active"],
+                &mine["slots_missed"]
+            ),
+            (&json!(6), &json!(4), &json!(2)),
+            "M5: registered by slot block 1, seen in 2, voting from 3 on, absent in 4 and 5"
+        );
+        assert_eq!(mine["slots_earned"], json!(3));
+        let rows = mine["rows"].as_array().unwrap();
+        assert_eq!(rows.len(), 7, "it stands in the order from slot block 2 on");
+        let sum: u64 = rows.iter().map(|row| units(&row["earned"])).sum();
+        assert_eq!(sum, units(&mine["earned"]));
+        let paid: Vec<u64> = mine["payments"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|p| p["slot_index"].as_u64().unwrap())
+            .collect();
+        assert_eq!(paid, [4, 8], "payout_period is 4 on a devnet");
+        assert_report_fits(node);
+        let height = report["to"]["height"].clone();
+        let by_height = json!(["all", height, height, "height"]);
+        assert_eq!(ok(node, "getrewardreport", by_height)["slots"], json!(1));
+        let time = report["from"]["time"].as_u64().unwrap();
+        let by_time = json!(["all", 0, time, "time"]);
+        assert_eq!(
+            ok(node, "getrewardreport", by_time)["to"]["slot_index"],
+            json!(1)
+        );
+        let none = ok(node, "getrewardreport", json!(["all", 50]));
+        assert_eq!((&none["slots"], &none["from"]), (&json!(0), &Value::Null));
+
+        let info = ok(node, "getattestationinfo", json!([]));
+        assert_eq!(
+            (&info["slot_index"], &info["attested"]),
+            (&json!(8), &json!(true))
+        );
+        assert_eq!(info["attesting_power"], info["total_power"]);
+        let slot = info["slot"].as_u64().unwrap();
+        let bare = ok(node, "getattestationinfo", json!([slot - 1]));
+        assert_eq!(
+            (&bare["attested"], &bare["attesting_power"]),
+            (&json!(false), &json!(0))
+        );
+        let missed = ok(node, "getattestationinfo", json!([slot - 3]));
+        let seen = missed["masternodes"].as_array().unwrap();
+        let seen = seen
+            .iter()
+            .find(|m| m["proTxHash"] == json!(id.to_string()));
+        let seen = seen.unwrap();
+        assert_eq!(
+            (&seen["seen_by_power"], &seen["active"]),
+            (&json!(0), &json!(false))
+        );
+        assert_eq!(code(node, "getattestationinfo", json!([slot + 1])), -5);
+        assert_eq!(code(node, "getattestationinfo", json!([1])), -5);
+    };
+    check(&node);
+    node.flush(false);
+    check(&node);
+    node.flush(true);
+    check(&node);
+    assert_eq!(
+        code(&node, "getrewardreport", json!(["all", 0, 1, "week"])),
+        -8
+    );
+    assert_eq!(code(&node, "getrewardreport", json!(["all", -1])), -8);
 }

@@ -47,6 +47,7 @@ impl RecentBlock {
             spent: spent
                 .map(|(outpoint, coin)| (*outpoint, coin.output))
                 .collect(),
+            slot: decided.delta.slot.clone(),
         }
     }
 }

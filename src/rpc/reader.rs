@@ -3,6 +3,7 @@
 //! The view is taken before the disk is read, so an answer is never older than what was reported as final when the
 //! request came in; it may be newer.
 
+use crate::ledger::report::SlotOutcome;
 use crate::rpc::node::{Node, NodeView, ReadError, RecentBlock, StoredCoin};
 use crate::types::block::{Block, Certificate, Header};
 use crate::types::ids::*;
@@ -135,6 +136,21 @@ impl<'a> Chain<'a> {
             }
         }
         self.node.ledger().coin(outpoint)
+    }
+
+    /// What slot blocks from `from` on did, ascending without a gap, at most `limit`.
+    pub fn slots(&self, from: SlotIndex, limit: usize) -> Result<Vec<SlotOutcome>, ReadError> {
+        let tip = self.view.slot_index;
+        let mut out = self.node.ledger().slots(from, limit)?;
+        out.retain(|slot| slot.figures.index <= tip);
+        let newest = self.view.recent.iter().filter_map(|b| b.slot.as_deref());
+        for slot in newest {
+            let next = out.last().map_or(from, |last| last.figures.index.next());
+            if out.len() < limit && slot.figures.index >= next {
+                out.push(slot.clone());
+            }
+        }
+        Ok(out)
     }
 
     /// Outputs of earlier blocks that the block at `height` spent; empty if no longer kept.

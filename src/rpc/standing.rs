@@ -2,8 +2,8 @@
 //! of itself beside it. Reads pictures only; decides nothing.
 
 use crate::ledger::registry::{Entry, Standing};
-use crate::rpc::node::{MasternodeView, NodeView};
-use crate::types::ids::SlotIndex;
+use crate::rpc::node::{MasternodeView, NodeView, OwnStanding};
+use crate::types::ids::{SlotIndex, is_over_third};
 use crate::types::params::Params;
 use serde_json::{Value, json};
 
@@ -132,10 +132,55 @@ fn of_node(view: &NodeView) -> Vec<Why> {
             out.push(Why::new("abstains", format!("it does not sign: {why}")));
         }
     }
-    if view.sync.active {
-        let (at, to) = (view.tip.height, view.sync.target);
-        let text = format!("not synced: at height {at} of {to}");
+    let behind = view.own_standing.as_ref().is_some_and(|own| !own.synced);
+    if view.sync.active || behind {
+        let (at, to) = (view.tip.height, view.sync.target.max(view.tip.height));
+        let text = format!(
+            "not synced: at height {at} of {to}, heartbeats that name an old slot block do not count"
+        );
         out.push(Why::new("syncing", text));
+    }
+    out
+}
+
+/// What the newest slot block shows of this node, beside what the registry tells: `known` are those reasons.
+fn of_witness(own: &OwnStanding, known: &[Why]) -> Vec<Why> {
+    let mut out = Vec::new();
+    let is_known = |code: &str| known.iter().any(|why| why.code == code);
+    if own.clock_alarm {
+        let text =
+            "the wall clock is not believed: it jumped, or differs from the other masternodes";
+        out.push(Why::new("clock", text));
+    }
+    let (Some(entry), Some(seen)) = (&own.entry, &own.witness) else {
+        return out;
+    };
+    if entry.is_leaving() {
+        return out;
+    }
+    let (power, total) = (seen.seen_by, seen.total);
+    if !seen.attested {
+        if !is_known("unattested") {
+            let text = format!(
+                "the newest slot was not attested: attestations of power {} of {total} came, more than two thirds are needed",
+                seen.attesting
+            );
+            out.push(Why::new("unattested", text));
+        }
+    } else if !is_over_third(power, total) {
+        let endpoint = String::from_utf8_lossy(&entry.endpoint);
+        if !own.has_power && own.probed.is_none() {
+            let text = format!(
+                "not reachable: no masternode has reached {endpoint} since this node started (firewall, port forwarding, address?)"
+            );
+            out.push(Why::new("unreachable", text));
+        } else if !is_known("absent") {
+            let text = format!(
+                "not seen: power {power} of {total} saw enough of its heartbeats in slot index {}, more than a third is needed; {} of {} needed are sent in this slot",
+                seen.slot_index, own.heartbeats_sent, own.heartbeats_required
+            );
+            out.push(Why::new("unseen", text));
+        }
     }
     out
 }
@@ -178,6 +223,10 @@ pub fn of_own(
         return out;
     };
     let mut out = of_entry(&m.entry, view.slot_index, params);
+    if let Some(own) = &view.own_standing {
+        let seen = of_witness(own, &out);
+        out.extend(seen);
+    }
     out.extend(of_node(view));
     out
 }

@@ -7,6 +7,7 @@ use crate::ledger::state::State;
 use crate::p2p::messages::Message;
 use crate::replica::record::Record;
 use crate::sim::disk::{LedgerDisk, SignerDisk};
+use crate::types::fork::{Decision, ForkProof};
 use crate::types::genesis::Genesis;
 use crate::types::ids::*;
 use crate::types::transaction::TxKind;
@@ -20,8 +21,15 @@ type At = (Era, Height, Round, u8);
 
 struct Decided {
     block: BlockId,
+    decision: Decision,
     state_root: crate::crypto::hash::Hash,
     time: crate::base::time::WallMs,
+}
+
+impl Decided {
+    fn height(&self) -> Height {
+        self.decision.header.height
+    }
 }
 
 /// What one masternode has said.
@@ -40,6 +48,12 @@ pub struct Checker {
     certificates: BTreeSet<(Height, Vec<u8>)>,
     unspent: BTreeSet<OutPoint>,
     said: BTreeMap<MasternodeId, Said>,
+    /// The first fork: two certificates of one height on one parent.
+    pub fork: Option<ForkProof>,
+    /// Whether a fork is looked at further instead of being the end of the run.
+    pub forks_allowed: bool,
+    /// Blocks decided beside the first ones, once there is a fork.
+    others: BTreeSet<(Height, BlockId)>,
     /// Height at which each transaction became final.
     pub finals: BTreeMap<Txid, Height>,
     /// By node: height reported as decided.
@@ -75,11 +89,21 @@ impl Checker {
             certificates: BTreeSet::new(),
             unspent: genesis.coins().into_iter().map(|(o, _)| o).collect(),
             said: BTreeMap::new(),
+            fork: None,
+            forks_allowed: false,
+            others: BTreeSet::new(),
             finals: BTreeMap::new(),
             heights: vec![Height(0); nodes],
             words: Vec::new(),
             check_disks: true,
         }
+    }
+
+    /// Whether an honest node has said anything as this masternode.
+    pub fn has_spoken(&self, id: &MasternodeId) -> bool {
+        self.said
+            .get(id)
+            .is_some_and(|said| !said.messages.is_empty())
     }
 
     /// The greatest height that anybody decided.
@@ -108,6 +132,25 @@ impl Checker {
         Some(words.0)
     }
 
+    /// Whether a decided block has spent this coin.
+    pub fn is_spent(&self, coin: &OutPoint) -> bool {
+        !self.unspent.contains(coin)
+    }
+
+    /// Who decides a height.
+    pub fn set_at(&self, height: Height) -> Option<&Arc<ValidatorSet>> {
+        self.sets.get(&height)
+    }
+
+    fn is_forked(&self) -> bool {
+        !self.others.is_empty()
+    }
+
+    /// A node has left the blocks above `height` for another branch (B6 step 5).
+    pub fn on_undone(&mut self, node: usize, height: Height) {
+        self.heights[node] = height;
+    }
+
     /// A node reports a decision.
     pub fn on_decided(&mut self, node: usize, decided: &DecidedBlock) -> Broken {
         let (block, certificate) = (&decided.block, &decided.certificate);
@@ -122,6 +165,21 @@ impl Checker {
         self.heights[node] = height;
         self.certificate(height, decided)?;
         if let Some(first) = self.decided.get(&height) {
+            let other = Decision {
+                header: block.header.clone(),
+                certificate: certificate.clone(),
+            };
+            if first.block != id && first.decision.header.parent == other.header.parent {
+                self.fork
+                    .get_or_insert_with(|| ForkProof::of(first.decision.clone(), other));
+            }
+            if first.block != id && self.forks_allowed {
+                self.others.insert((height, id));
+                return ensure(
+                    block.header.state_root == decided.delta.after.root(),
+                    || format!("L11: state root of {height} beside the first branch"),
+                );
+            }
             ensure(first.block == id, || {
                 format!(
                     "AGREEMENT: node {node} decided {id} at {height}, another node {}",
@@ -160,7 +218,8 @@ impl Checker {
             .map(Height)
             .and_then(|h| self.decided.get(&h));
         if let Some(parent) = parent {
-            ensure(header.parent == parent.block, || {
+            let beside = self.others.contains(&(parent.height(), header.parent));
+            ensure(header.parent == parent.block || beside, || {
                 format!("{height} does not follow its parent")
             })?;
             ensure(header.time > parent.time, || {
@@ -176,7 +235,7 @@ impl Checker {
         })?;
         for tx in decided.block.transactions.iter() {
             for spent in tx.body().inputs.iter() {
-                ensure(self.unspent.remove(spent), || {
+                ensure(self.unspent.remove(spent) || self.is_forked(), || {
                     format!(
                         "{} at {height} spends {spent}, which is spent or never was",
                         tx.txid
@@ -187,7 +246,8 @@ impl Checker {
             for vout in from..tx.body().outputs.len() {
                 self.unspent.insert(tx.outpoint(vout as u32));
             }
-            ensure(self.finals.insert(tx.txid, height).is_none(), || {
+            let again = self.finals.insert(tx.txid, height).is_some();
+            ensure(!again || self.is_forked(), || {
                 format!("{} is in two blocks", tx.txid)
             })?;
         }
@@ -195,6 +255,10 @@ impl Checker {
         let (state_root, time) = (root, header.time);
         let fresh = Decided {
             block: id,
+            decision: Decision {
+                header: header.clone(),
+                certificate: decided.certificate.clone(),
+            },
             state_root,
             time,
         };

@@ -1,13 +1,16 @@
-//! Clients: each holder spends its one coin again and again, paying itself, and sends a payment anew until it is final.
+//! Clients: each holder spends its one coin again and again, paying itself, and sends a payment anew until it is final. A
+//! thief spends a coin twice; a flood sends many payments at once, half of them invalid.
 
 use crate::base::bounded::{BoundedBytes, BoundedVec};
 use crate::base::rng::Rng;
+use crate::crypto::keys::SecretKey;
 use crate::sim::kit::{HOLDING, Role, key, program};
 use crate::types::amount::Amount;
+use crate::types::codec;
 use crate::types::genesis::Genesis;
 use crate::types::ids::*;
 use crate::types::transaction::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Fee of each payment, 10^-8 TIME.
 pub const FEE: u64 = 50_000;
@@ -16,12 +19,29 @@ pub const FEE: u64 = 50_000;
 struct Holder {
     coin: (OutPoint, TxOutput),
     pending: Option<(Tx, u64)>,
+    /// Its coin went into a registry transaction.
+    retired: bool,
+    /// Another payment of the same coin.
+    rival: Option<Tx>,
 }
+
+/// Coins of the flood, and its payments that are not final.
+struct Flood {
+    holder: usize,
+    pool: VecDeque<(OutPoint, TxOutput)>,
+    waiting: BTreeMap<Txid, Tx>,
+}
+
+/// Coins that the flood makes of its first one.
+const FLOOD_COIN_COUNT: u64 = 64;
 
 /// All clients of a run.
 pub struct Clients {
     chain: ChainId,
     holders: Vec<Holder>,
+    /// Registry transactions that are not final.
+    registry: Vec<Tx>,
+    flood: Option<Flood>,
     rng: Rng,
     /// Payments made so far.
     pub made: u64,
@@ -33,16 +53,26 @@ pub struct Clients {
 
 /// A transfer of `coin`, held by holder `i`, that leaves `value` to holder `to`.
 pub fn transfer(chain: ChainId, i: usize, coin: (OutPoint, TxOutput), to: usize, memo: u64) -> Tx {
-    let value = Amount(coin.1.value.0.saturating_sub(FEE));
     let output = TxOutput {
-        value,
+        value: Amount(coin.1.value.0.saturating_sub(FEE)),
         program: program(Role::Holder, to),
     };
+    spend(chain, i, coin, vec![output], memo)
+}
+
+/// A transfer of `coin`, held by holder `i`, to `outputs`.
+fn spend(
+    chain: ChainId,
+    i: usize,
+    coin: (OutPoint, TxOutput),
+    outputs: Vec<TxOutput>,
+    memo: u64,
+) -> Tx {
     let body = TxBody {
         version: TX_VERSION,
         kind: TxKind::Transfer,
         inputs: BoundedVec::take_from([coin.0]),
-        outputs: BoundedVec::take_from([output]),
+        outputs: BoundedVec::take_from(outputs),
         payload: BoundedBytes::try_from(memo.to_le_bytes().to_vec()).unwrap_or_default(),
     };
     let message = body.signature_hash(chain, Branch(0), &[coin.1]);
@@ -68,8 +98,12 @@ impl Clients {
                 .map(|coin| Holder {
                     coin,
                     pending: None,
+                    retired: false,
+                    rival: None,
                 })
                 .collect(),
+            registry: Vec::new(),
+            flood: None,
             rng: Rng::new(seed ^ 0x636c_6965_6e74_7300),
             made: 0,
             settled: 0,
@@ -84,28 +118,204 @@ impl Clients {
         let free = (0..self.holders.len()).map(|i| (first + i) % self.holders.len());
         let i = free
             .into_iter()
-            .find(|i| self.holders[*i].pending.is_none())?;
+            .find(|i| self.holders[*i].pending.is_none() && !self.holders[*i].retired)?;
         self.made += 1;
         let tx = transfer(self.chain, i, self.holders[i].coin, i, self.made);
         self.holders[i].pending = Some((tx.clone(), now));
         Some(tx)
     }
 
+    /// A second payment of the coin that a waiting payment spends.
+    pub fn rival(&mut self, of: &Txid) -> Option<Tx> {
+        let waits = |h: &Holder| h.pending.as_ref().is_some_and(|(tx, _)| tx.txid == *of);
+        let i = self.holders.iter().position(waits)?;
+        let tx = transfer(self.chain, i, self.holders[i].coin, i, u64::MAX - self.made);
+        self.holders[i].rival = Some(tx.clone());
+        Some(tx)
+    }
+
+    /// A transaction of the flood: valid, or wrong in one of many ways.
+    pub fn flood(&mut self) -> Option<Tx> {
+        if self.flood.is_none() && self.holders.len() > 1 {
+            let holder = self.holders.len() - 1;
+            let coin = self.holders.pop()?.coin;
+            let share = (coin.1.value.0 - FLOOD_COIN_COUNT * FEE) / FLOOD_COIN_COUNT;
+            let output = TxOutput {
+                value: Amount(share),
+                program: coin.1.program,
+            };
+            let outputs = vec![output; FLOOD_COIN_COUNT as usize];
+            let tx = spend(self.chain, holder, coin, outputs, 0);
+            let (pool, waiting) = (VecDeque::new(), BTreeMap::from([(tx.txid, tx.clone())]));
+            self.flood = Some(Flood {
+                holder,
+                pool,
+                waiting,
+            });
+            return Some(tx);
+        }
+        let memo = self.rng.next_u64();
+        let wrong = self.rng.below(8);
+        let flood = self.flood.as_mut()?;
+        if wrong >= 4 {
+            let coin = flood.pool.pop_front()?;
+            let tx = transfer(self.chain, flood.holder, coin, flood.holder, memo);
+            flood.waiting.insert(tx.txid, tx.clone());
+            return Some(tx);
+        }
+        let coin = *flood.pool.front()?;
+        let too_much = TxOutput {
+            value: Amount(coin.1.value.0 + 1),
+            ..coin.1
+        };
+        let nowhere = OutPoint {
+            txid: Txid(crate::crypto::hash::Hash([memo as u8; 32])),
+            ..coin.0
+        };
+        Some(match wrong {
+            0 => spend(self.chain, flood.holder, coin, vec![too_much], memo),
+            1 => transfer(
+                self.chain,
+                flood.holder,
+                (nowhere, coin.1),
+                flood.holder,
+                memo,
+            ),
+            // Somebody else's signature.
+            2 => transfer(self.chain, 0, coin, 0, memo),
+            // No fee.
+            _ => spend(self.chain, flood.holder, coin, vec![coin.1], memo),
+        })
+    }
+
     /// Everything that is not final, for sending again.
     pub fn pending(&self) -> Vec<Tx> {
         let waiting = self.holders.iter().filter_map(|h| h.pending.as_ref());
-        waiting.map(|(tx, _)| tx.clone()).collect()
+        let payments = waiting.map(|(tx, _)| tx.clone());
+        payments
+            .chain(self.rivals_and_flood())
+            .chain(self.registry.iter().cloned())
+            .collect()
+    }
+
+    fn rivals_and_flood(&self) -> Vec<Tx> {
+        let rivals = self.holders.iter().filter_map(|h| h.rival.clone());
+        let flood = self.flood.iter().flat_map(|f| f.waiting.values().cloned());
+        rivals.chain(flood).collect()
+    }
+
+    /// Coins that valid payments spend which are not final: each will be spent, by one of its payments. Registry
+    /// transactions wait for a slot block and are not among them.
+    pub fn waiting(&self) -> BTreeSet<OutPoint> {
+        let coins = |tx: &Tx| tx.body().inputs.iter().copied().collect::<Vec<_>>();
+        let payments = self.holders.iter().filter_map(|h| h.pending.as_ref());
+        let payments = payments.flat_map(|(tx, _)| coins(tx));
+        payments
+            .chain(self.rivals_and_flood().iter().flat_map(coins))
+            .collect()
     }
 
     /// A transaction has become final.
     pub fn settle(&mut self, now: u64, txid: &Txid) {
+        self.registry.retain(|tx| tx.txid != *txid);
+        if let Some(flood) = &mut self.flood
+            && let Some(tx) = flood.waiting.remove(txid)
+        {
+            let outputs = (0u32..).zip(tx.body().outputs.iter());
+            let fresh = outputs.map(|(vout, output)| (tx.outpoint(vout), *output));
+            flood.pool.extend(fresh);
+        }
         for holder in &mut self.holders {
+            if holder.rival.as_ref().is_some_and(|tx| tx.txid == *txid)
+                && let Some((tx, _)) = &mut holder.pending
+                && let Some(rival) = holder.rival.take()
+            {
+                *tx = rival;
+            }
             if let Some((tx, since)) = holder.pending.take_if(|(tx, _)| tx.txid == *txid) {
+                holder.rival = None;
                 let output = tx.body().outputs.iter().next().copied();
                 holder.coin = (tx.outpoint(0), output.unwrap_or(holder.coin.1));
                 self.settled += 1;
                 self.finality.push(now - since);
             }
         }
+    }
+
+    /// Takes coins of holders that are free, and these holders with them: they pay no more.
+    fn take_coins(&mut self, count: usize) -> Vec<(SecretKey, (OutPoint, TxOutput))> {
+        let mut taken = Vec::new();
+        for (i, holder) in self.holders.iter_mut().enumerate() {
+            let free = holder.pending.is_none() && !holder.retired;
+            if free && taken.len() < count {
+                holder.retired = true;
+                taken.push((key(Role::Holder, i), holder.coin));
+            }
+        }
+        taken
+    }
+
+    fn registry_tx(
+        &mut self,
+        kind: TxKind,
+        coins: usize,
+        locked: Option<TxOutput>,
+        payload: Vec<u8>,
+        signer: &SecretKey,
+    ) -> Tx {
+        let taken = self.take_coins(coins);
+        let spent: Vec<TxOutput> = taken.iter().map(|(_, (_, output))| *output).collect();
+        let have: u64 = spent.iter().map(|o| o.value.0).sum();
+        let change = TxOutput {
+            value: Amount(have - FEE - locked.map_or(0, |o| o.value.0)),
+            program: spent[0].program,
+        };
+        let body = TxBody {
+            version: TX_VERSION,
+            kind,
+            inputs: BoundedVec::take_from(taken.iter().map(|(_, (outpoint, _))| *outpoint)),
+            outputs: BoundedVec::take_from(locked.into_iter().chain([change])),
+            payload: BoundedBytes::try_from(payload).unwrap_or_default(),
+        };
+        let message = body.signature_hash(self.chain, Branch(0), &spent);
+        let possession = possession_hash(&message);
+        let signed = signer.sign(match kind {
+            TxKind::Register => &possession,
+            _ => &message,
+        });
+        let witnesses = taken
+            .iter()
+            .map(|(key, _)| Witness::Key(key.sign(&message)));
+        let tx = Tx::new(Transaction {
+            witnesses: BoundedVec::take_from(witnesses),
+            auth: Auth::take_from([signed]),
+            body,
+        });
+        self.registry.push(tx.clone());
+        tx
+    }
+
+    /// Registers node `n` with 1,000 TIME at `endpoint`; two holders give up their coins for it.
+    pub fn register(&mut self, n: usize, endpoint: &str) -> Tx {
+        let payload = Register {
+            owner: key(Role::Owner, n).public(),
+            operator: key(Role::Operator, n).public(),
+            payout: program(Role::Owner, n),
+            endpoint: Endpoint::try_from(endpoint.as_bytes().to_vec()).unwrap_or_default(),
+        };
+        let locked = TxOutput {
+            value: Amount::from_time(1_000).unwrap_or_default(),
+            program: program(Role::Owner, n),
+        };
+        let payload = codec::encode(&payload);
+        let operator = key(Role::Operator, n);
+        self.registry_tx(TxKind::Register, 2, Some(locked), payload, &operator)
+    }
+
+    /// The owner of masternode `id`, number `n`, wants to leave.
+    pub fn unregister(&mut self, n: usize, id: MasternodeId) -> Tx {
+        let payload = codec::encode(&Unregister { id });
+        let owner = key(Role::Owner, n);
+        self.registry_tx(TxKind::Unregister, 1, None, payload, &owner)
     }
 }

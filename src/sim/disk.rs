@@ -81,6 +81,16 @@ impl LedgerDisk {
         self.syncs = Syncs::default();
     }
 
+    /// An older copy: what it held after block `height`.
+    pub fn rewind(&mut self, genesis: &Genesis, height: Height) {
+        let mut older = LedgerDisk::new(genesis);
+        for decided in self.blocks.drain(..).take(height.0 as usize) {
+            older.writing.push_back(decided);
+            older.finish_one();
+        }
+        *self = older;
+    }
+
     /// The certificate of the newest durable block.
     pub fn certificate(&self) -> Option<Certificate> {
         self.blocks.last().map(|d| d.certificate.clone())

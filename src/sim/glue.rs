@@ -115,6 +115,9 @@ impl World {
                 sync::Effect::Fault { peer, why } => {
                     self.blamed(i, peer_id(peer), &why.to_string())
                 }
+                sync::Effect::Conflict { .. } if self.checker.forks_allowed => {
+                    self.note(&format!("node {i} sees two certificates at one height"))
+                }
                 sync::Effect::Conflict { .. } => {
                     self.fail(format!("node {i}: two certificates at one height"))
                 }
@@ -283,7 +286,11 @@ impl World {
             Effect::WriteLedger(decided) => {
                 let took = 3 * self.nodes[i].write_time();
                 let node = &mut self.nodes[i];
-                let done = node.ledger.syncs.write(self.now, 0, took);
+                if node.ledger_full_until > self.now {
+                    todo.push_back(Work::ToReplica(Input::LedgerFull));
+                }
+                let full = node.ledger_full_until;
+                let done = node.ledger.syncs.write(self.now, full, took);
                 node.ledger.writing.push_back(decided);
                 self.at(done, Event::LedgerDone(i, life));
             }

@@ -2,6 +2,7 @@
 
 use crate::p2p::machine as p2p;
 use crate::p2p::messages::{Message, PeerId};
+use crate::sim::adversary::Tools;
 use crate::sim::kit::node_at;
 use crate::sim::network::Frame;
 use crate::sim::world::{Event, Work, World};
@@ -55,8 +56,18 @@ impl World {
             }
             return;
         }
+        // A slow node reads one frame after the other.
+        let busy = self.nodes[node].busy_until;
+        if busy > self.now {
+            return self.at(busy, Event::Frame(number, side, frame));
+        }
+        self.nodes[node].busy_until = self.now + self.nodes[node].frame_us;
         match Message::decode(frame.code, &frame.body) {
-            Ok(message) => self.work(node, Work::ToP2p(p2p::Input::Frame(peer, message))),
+            Ok(message) => {
+                if let Some(message) = self.heard(node, message) {
+                    self.work(node, Work::ToP2p(p2p::Input::Frame(peer, message)));
+                }
+            }
             Err(error) if self.nodes[from].is_honest() => {
                 self.fail(format!(
                     "node {from} sent node {node} an unreadable frame {}: {error}",
@@ -65,6 +76,21 @@ impl World {
             }
             Err(_) => self.hang_up(node, peer),
         }
+    }
+
+    /// What a node lets itself hear of a frame: all of it, if it is honest.
+    fn heard(&mut self, i: usize, message: Message) -> Option<Message> {
+        let chain = self.genesis.chain_id();
+        let node = &mut self.nodes[i];
+        let Some(adversary) = node.adversary.as_mut() else {
+            return Some(message);
+        };
+        let tools = Tools {
+            operator: node.operator.as_ref(),
+            chain,
+            rng: &mut node.rng,
+        };
+        adversary.incoming(tools, message)
     }
 
     /// A node leaves a connection.

@@ -95,6 +95,14 @@ pub struct Node {
     pub spins: u32,
     /// Its signer disk is full until this time.
     pub full_until: u64,
+    /// Its ledger's disk is full until this time.
+    pub ledger_full_until: u64,
+    /// It reads no further frame before this time.
+    pub busy_until: u64,
+    /// Time that reading a frame takes it, µs: a slow processor.
+    pub frame_us: u64,
+    /// Whether it lost or replaced a disk and has not signed since: it abstains for a while (B7).
+    pub abstains: bool,
     /// Its disks take this many times as long.
     pub disk_slow: u64,
     /// What bends its words, if it is Byzantine.
@@ -125,6 +133,7 @@ impl Node {
     ) -> Result<Vec<Effect>, StartError> {
         self.life += 1;
         self.wake = None;
+        self.busy_until = t;
         self.clock.boot = t;
         let now = self.now(t);
         let records = &self.ledger.state.slots.records;

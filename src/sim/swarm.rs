@@ -43,22 +43,42 @@ pub fn options(seed: u64, nodes: Option<usize>) -> Options {
         pay_every_ms: [0, 300, 1_000, 10_000][rng.below(4) as usize],
         latency: if far { (5_000, 150_000) } else { (500, 20_000) },
         faults: Faults::random(seed),
+        ..more(seed, count)
+    }
+}
+
+/// What else a seed brings: its own stream, so that what older seeds mean stays what it was.
+fn more(seed: u64, count: usize) -> Options {
+    let mut rng = Rng::new(seed ^ 0x6d6f_7265_0000_0000);
+    let twins = rng.chance(1, 6) && count > 3;
+    Options {
+        twins: twins
+            .then(|| rng.below(count as u64) as usize)
+            .into_iter()
+            .collect(),
+        double_spend: [0, 0, 100, 1_000][rng.below(4) as usize],
+        flood_per_s: [0, 0, 0, 5, 40][rng.below(5) as usize],
+        tight: rng.chance(1, 4),
         ..Options::devnet(seed, count)
     }
 }
 
-/// The liars of a seed: below a third of the power.
+/// The liars of a seed: below a third of the power, with the twins.
 fn liars(world: &mut World, seed: u64) {
     let mut rng = Rng::new(seed ^ 0x6c69_6172_7300_0000);
     let set = world.validators.clone();
     let total = set.total().0;
-    let mut bad = 0;
+    let twins = world.options.twins.clone();
+    let power_of = |world: &World, node: usize| {
+        let id = world.nodes[node].operator.as_ref().map(|(id, _)| *id);
+        id.and_then(|id| set.get(&id)).map_or(total, |v| v.power.0)
+    };
+    let mut bad: u64 = twins.iter().map(|i| power_of(world, *i)).sum();
     let most = rng.below(3) as usize;
     for i in 0..most {
         let node = rng.below(set.len() as u64) as usize;
         let kind = rng.below(adversary::KINDS as u64) as usize;
-        let id = world.nodes[node].operator.as_ref().map(|(id, _)| *id);
-        let power = id.and_then(|id| set.get(&id)).map_or(total, |v| v.power.0);
+        let power = power_of(world, node);
         if 3 * (bad + power) < total && world.nodes[node].is_honest() {
             bad += power;
             let liar: Box<dyn Adversary> = adversary::make(kind, seed.wrapping_add(i as u64));

@@ -9,6 +9,7 @@ use super::schema::*;
 use crate::crypto::hash::Hash;
 use crate::crypto::lthash::{LANE_BYTES, LtHash};
 use crate::ledger::coins::{Coin, CoinList};
+use crate::ledger::report::{SlotFigures, SlotOrder, SlotOutcome};
 use crate::ledger::state::{Part, State, Tip};
 use crate::ledger::undo::Undo;
 use crate::ledger::utxo::BUCKET_COUNT;
@@ -218,6 +219,40 @@ impl Snapshot<'_> {
     /// How to take the block of a height back; of the last `max_reorg` blocks.
     pub fn undo(&self, height: Height) -> Result<Option<Undo>, StorageError> {
         self.value(UNDO, &height_key(height), "undo")
+    }
+
+    /// What the slot blocks from `from` on did, ascending without a gap, at most `limit`.
+    pub fn slots(&self, from: SlotIndex, limit: usize) -> Result<Vec<SlotOutcome>, StorageError> {
+        let mut out: Vec<SlotOutcome> = Vec::new();
+        let mut order: Option<(SlotIndex, Arc<SlotOrder>)> = None;
+        self.read.scan(FIGURES, &slot_key(from), |_, value| {
+            if out.len() == limit {
+                return Ok(Scan::Stop);
+            }
+            let (figures, at): (SlotFigures, SlotIndex) = self.decode("slot", value)?;
+            let follows = out
+                .last()
+                .is_none_or(|o| o.figures.index.next() == figures.index);
+            if !follows {
+                return Ok(Scan::Stop);
+            }
+            let known = order.as_ref().filter(|(known, _)| *known == at);
+            let shared = match known {
+                Some((_, shared)) => shared.clone(),
+                None => {
+                    let found = self.value(ORDERS, &slot_key(at), "order")?;
+                    let missing = || self.corrupt(format!("the order of slot {at} is missing"));
+                    Arc::new(found.ok_or_else(missing)?)
+                }
+            };
+            order = Some((at, shared.clone()));
+            out.push(SlotOutcome {
+                figures,
+                order: shared,
+            });
+            Ok(Scan::More)
+        })?;
+        Ok(out)
     }
 
     /// The id of the block of a height; of height 0 the chain id.

@@ -24,7 +24,10 @@
 //! undo          h of the last max_reorg blocks   Undo
 //! slots         h of each slot block             Header, Certificate: kept for ever (F6)
 //! sets          validators hash 32               ValidatorSet: every set that was ever in force (F2, S10)
+//! figures       slot_index u64 big-endian        SlotFigures, slot_index u64 of the order that its positions mean
+//! orders        slot_index u64 big-endian        SlotOrder, where it differs from that of the slot block before
 //! ```
+//! The last two are for reports: a ledger from a snapshot or of an older version has them from there on only.
 //! One transaction takes all tables from one tip to another (S5), so no reader and no crash sees a mixture. Below the base,
 //! history, heights, blocks, certificates, undo and txids have no entries but those of slot blocks in history and heights.
 //! History: 1 = first format; 2 = slots, sets and base.
@@ -44,7 +47,7 @@ use crate::base::bounded::BoundedBytes;
 use crate::crypto::hash::Hash;
 use crate::ledger::state::Part;
 use crate::types::address::Program;
-use crate::types::ids::{Height, OutPoint, Txid};
+use crate::types::ids::{Height, OutPoint, SlotIndex, Txid};
 use serde::{Deserialize, Serialize};
 
 /// Newest format of the ledger environment that this software reads and the only one it writes.
@@ -57,7 +60,7 @@ pub const HEADER_BYTES: usize = 380;
 pub(super) const VALUE_BYTES_MAX: usize = 256 << 20;
 
 /// Names of the ledger's tables, in the order of the constants below.
-pub(super) const LEDGER_TABLES: [&str; 13] = [
+pub(super) const LEDGER_TABLES: [&str; 15] = [
     "meta",
     "parts",
     "buckets",
@@ -71,6 +74,8 @@ pub(super) const LEDGER_TABLES: [&str; 13] = [
     "undo",
     "slots",
     "sets",
+    "figures",
+    "orders",
 ];
 pub(super) const META: Table = Table(0);
 pub(super) const PARTS: Table = Table(1);
@@ -85,6 +90,8 @@ pub(super) const CERTIFICATES: Table = Table(9);
 pub(super) const UNDO: Table = Table(10);
 pub(super) const SLOTS: Table = Table(11);
 pub(super) const SETS: Table = Table(12);
+pub(super) const FIGURES: Table = Table(13);
+pub(super) const ORDERS: Table = Table(14);
 
 pub(super) const META_FORMAT: &[u8] = b"format";
 pub(super) const META_CHAIN: &[u8] = b"chain";
@@ -102,6 +109,11 @@ pub(super) const OWNER_KEY_BYTES: usize = OWNER_PREFIX_BYTES + OUTPOINT_KEY_BYTE
 /// Key of a height.
 pub(super) fn height_key(height: Height) -> [u8; 8] {
     height.0.to_be_bytes()
+}
+
+/// Key of a slot block.
+pub(super) fn slot_key(index: SlotIndex) -> [u8; 8] {
+    index.0.to_be_bytes()
 }
 
 /// The height that `key` is of.

@@ -263,6 +263,38 @@ fn undo_takes_each_block_back_to_the_state_before_it() {
 }
 
 #[test]
+fn what_slot_blocks_did_is_read_back_with_the_order_it_means() {
+    let dir = TempDir::new("store-slots");
+    let mut net = Net::new(small_genesis());
+    let mut all = Vec::new();
+    for i in 0..6u64 {
+        let register = (i == 2).then(|| net.register(9, HOLDER, 1_000));
+        let (block, delta) = net.attested(&[], register.into_iter().collect());
+        all.push(decide(&net, block, delta));
+    }
+    let store = open(dir.path());
+    store.commit(&all[..4]).unwrap();
+    store.commit(&all[4..]).unwrap();
+    let outcomes = all.iter().filter_map(|d| d.delta.slot.as_deref());
+    let outcomes: Vec<_> = outcomes.cloned().collect();
+    assert_eq!(outcomes.len(), 6);
+    assert_eq!(outcomes[2].order.len(), 4, "M4: the order of the base");
+    assert_eq!(outcomes[3].order.len(), 5);
+    drop(store);
+    let store = open(dir.path());
+    assert_eq!(store.slots(SlotIndex(0), 99).unwrap(), outcomes);
+    assert_eq!(store.slots(SlotIndex(5), 1).unwrap(), outcomes[4..5]);
+    let entries = store.stats().unwrap().entries;
+    let of = |name| entries.iter().find(|(n, _)| *n == name).map(|(_, n)| *n);
+    assert_eq!(
+        (of("figures"), of("orders")),
+        (Some(6), Some(2)),
+        "an order is kept once"
+    );
+    assert!(store.slots(SlotIndex(7), 9).unwrap().is_empty());
+}
+
+#[test]
 fn undo_is_kept_for_max_reorg_blocks() {
     let dir = TempDir::new("store-prune");
     let mut genesis = small_genesis();

@@ -4,7 +4,7 @@
 //! durable tip. Never: judges a block (L12), commits a part of a batch, takes a coin for granted: a new coin that is there
 //! already and a spent one that is missing are corruption, so a double spend cannot be written.
 
-use super::env::{Env, EnvStats, Options, Scan, Write};
+use super::env::{Env, EnvStats, Options, Scan, Table, Write};
 use super::error::StorageError;
 use super::reader::Snapshot;
 use super::schema::*;
@@ -12,6 +12,7 @@ use crate::crypto::hash::Hash;
 use crate::ledger::coins::CoinList;
 use crate::ledger::coins::{Coin, CoinView, ViewError};
 use crate::ledger::decided::DecidedBlock;
+use crate::ledger::report::SlotOutcome;
 use crate::ledger::state::State;
 use crate::ledger::undo::Undo;
 use crate::ledger::utxo::BUCKET_COUNT;
@@ -124,6 +125,7 @@ impl LedgerStore {
         let mut write = self.0.env.write()?;
         put_coins(&mut write, self.dir(), &net_changes(self.dir(), batch)?)?;
         put_blocks(&mut write, self.dir(), batch)?;
+        put_slots(&mut write, batch)?;
         put_state(&mut write, Some(&before), after, &changed_buckets(batch))?;
         prune_undo(&mut write, after)?;
         write.commit()?;
@@ -187,6 +189,10 @@ impl LedgerStore {
     /// [`Snapshot::undo`].
     pub fn undo(&self, height: Height) -> Result<Option<Undo>, StorageError> {
         self.snapshot()?.undo(height)
+    }
+    /// [`Snapshot::slots`].
+    pub fn slots(&self, from: SlotIndex, limit: usize) -> Result<Vec<SlotOutcome>, StorageError> {
+        self.snapshot()?.slots(from, limit)
     }
     /// [`Snapshot::block_id`].
     pub fn block_id(&self, height: Height) -> Result<Option<BlockId>, StorageError> {
@@ -499,6 +505,43 @@ fn put_blocks(
                 format!("transaction {txid} is there already"),
             ));
         }
+    }
+    Ok(())
+}
+
+/// A value as this transaction has left it.
+fn pending(write: &Write<'_>, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+    let mut found = None;
+    write.scan(table, key, |at, value| {
+        if at == key {
+            found = Some(value.to_vec());
+        }
+        Ok(Scan::Stop)
+    })?;
+    Ok(found)
+}
+
+/// What slot blocks did. Positions mean an order that is written once, as long as it stays.
+fn put_slots(write: &mut Write<'_>, batch: &[DecidedBlock]) -> Result<(), StorageError> {
+    let outcomes = batch.iter().filter_map(|d| d.delta.slot.as_ref());
+    for outcome in outcomes {
+        let index = outcome.figures.index;
+        let order = codec::encode(&*outcome.order);
+        let before = SlotIndex(index.0.saturating_sub(1));
+        let stored = pending(write, FIGURES, &slot_key(before))?;
+        // The last 8 bytes name the order.
+        let named = stored.and_then(|value| value.last_chunk::<8>().copied());
+        let named = named.map(|bytes| SlotIndex(u64::from_le_bytes(bytes)));
+        let same = match named {
+            Some(at) => pending(write, ORDERS, &slot_key(at))?.as_ref() == Some(&order),
+            None => false,
+        };
+        let at = named.filter(|_| same).unwrap_or(index);
+        if at == index {
+            write.put(ORDERS, &slot_key(index), &order)?;
+        }
+        let value = codec::encode(&(&outcome.figures, at));
+        write.put(FIGURES, &slot_key(index), &value)?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use super::peers::Peers;
 use super::serve::counted_size;
 use super::window::{Candidate, Stage, Window, bound_together};
 use super::*;
+use crate::base::limits::Size;
 use crate::base::time::Now;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -65,6 +66,24 @@ impl Machine {
             root,
             bodies: true,
         }
+    }
+
+    /// How full its containers are.
+    pub fn sizes(&self) -> Vec<Size> {
+        let bytes = SYNC_WINDOW_BYTES + SYNC_RESERVE_BYTES;
+        vec![
+            Size::new(
+                "sync window",
+                self.window.len(),
+                SYNC_WINDOW_BLOCKS as usize,
+            ),
+            Size::new("sync window bytes", self.window.bytes(), bytes),
+            Size::new(
+                "sync effects",
+                self.effects.len(),
+                SYNC_WINDOW_BLOCKS as usize,
+            ),
+        ]
     }
 
     /// Takes an input; then call [`Machine::effect`] until it is empty.

@@ -65,6 +65,9 @@ impl Window {
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
+    pub(super) fn len(&self) -> usize {
+        self.candidates.len()
+    }
     pub(super) fn contains(&self, height: u64) -> bool {
         self.candidates.contains_key(&height)
     }

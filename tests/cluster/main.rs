@@ -3,6 +3,7 @@
 mod bad_input;
 mod crash;
 mod load;
+mod masternode;
 mod network;
 mod stranger;
 mod support;

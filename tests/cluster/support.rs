@@ -320,19 +320,26 @@ pub struct Cluster {
 impl Cluster {
     /// Makes a network of `count` and starts none of it.
     pub fn make(count: u16) -> Cluster {
+        Cluster::make_with(count, &[])
+    }
+
+    /// The same, with more options of `timed testnet`.
+    pub fn make_with(count: u16, options: &[&str]) -> Cluster {
         let dir = TempDir::new("net");
         let base = free_ports();
         let out = dir.path().join("net");
         let (count_text, base_text) = (count.to_string(), base.to_string());
-        let (code, said) = run_timed(&[
+        let out_text = out.to_string_lossy();
+        let arguments = [
             "testnet",
             "--out",
-            &out.to_string_lossy(),
+            &out_text,
             "--nodes",
             &count_text,
             "--base-port",
             &base_text,
-        ]);
+        ];
+        let (code, said) = run_timed(&[&arguments, options].concat());
         assert_eq!(code, Some(0), "{said}");
         let node = |i: u16| Node::new(out.join(format!("node{i}")), base + 10 * i);
         Cluster {

@@ -37,6 +37,11 @@ impl<K: Ord + Copy, V> Lru<K, V> {
         self.values.insert(key, (self.clock, value));
     }
 
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
     /// The value of a key; the order of use stays.
     pub fn get(&self, key: &K) -> Option<&V> {
         self.values.get(key).map(|(_, value)| value)

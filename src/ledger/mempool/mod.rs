@@ -521,6 +521,24 @@ impl Mempool {
         self.pool.len()
     }
 
+    /// Its bounds.
+    pub fn limits(&self) -> MempoolLimits {
+        self.limits
+    }
+
+    /// How full its containers are.
+    pub fn sizes(&self) -> Vec<Size> {
+        vec![
+            Size::new("mempool", self.pool.len(), self.limits.count),
+            Size::new("mempool bytes", self.pool.bytes(), self.limits.bytes),
+            Size::new("orphans", self.orphans.len(), ORPHAN_COUNT_MAX),
+            Size::new("verified cache", self.verified.len(), VERIFIED_CACHE_COUNT),
+            Size::new("reject cache", self.rejected.len(), REJECT_CACHE_COUNT),
+            Size::new("departed", self.departed.len(), DEPARTED_COUNT_MAX),
+            Size::new("decided names", self.decided.len(), DECIDED_COUNT_MAX),
+        ]
+    }
+
     /// Whether it holds none.
     pub fn is_empty(&self) -> bool {
         self.pool.len() == 0

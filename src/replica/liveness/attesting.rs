@@ -216,7 +216,7 @@ impl Replica {
             .flat_map(|s| self.liveness.attestations.of(Slot(s)));
         SlotPart {
             attestations: BoundedVec::take_from(attestations.cloned()),
-            evidence: BoundedVec::take_from(self.evidence.values().cloned()),
+            evidence: BoundedVec::take_from(self.accused.held().cloned()),
         }
     }
 

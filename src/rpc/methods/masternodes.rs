@@ -57,7 +57,7 @@ pub const METHODS: &[MethodSpec] = &[
         category: Category::Masternodes,
         summary: "The masternode run here, and in plain words why it does not earn.",
         details: "reasons is empty while it earns. Codes: slashed, left, leaving, jailed, new, queued, standby, absent, unattested, \
-                  unsure, unanchored, abstains, syncing, unreachable, operator-key, unregistered.",
+                  unseen, unreachable, unsure, unanchored, abstains, clock, syncing, operator-key, unregistered.",
         args: &[],
         result: "{ proTxHash, operator, service, payee, state, status, earning, reasons: [{ code, text }], able_to_sign, reason, \
                  power, collateral, accrued, present, present_needed, absent, absent_limit, slot_index }",

@@ -1,11 +1,16 @@
 //! Byzantine nodes: a real node whose words are bent on their way out. Each file is one way of being wrong.
 
+mod amnesiac;
+pub mod coalition;
 mod equivocator;
+mod flooder;
 mod impostor;
 mod liar;
 mod mutator;
+mod pretender;
 mod replayer;
 mod splitter;
+mod twin;
 mod withholder;
 
 use crate::base::rng::Rng;
@@ -31,12 +36,16 @@ pub type Outgoing = Vec<(Vec<PeerId>, Arc<Message>)>;
 pub trait Adversary {
     /// For logs and reports.
     fn name(&self) -> &'static str;
+    /// What it lets itself hear instead of `message`.
+    fn incoming(&mut self, _tools: Tools<'_>, message: Message) -> Option<Message> {
+        Some(message)
+    }
     /// What leaves instead of `message` to `to`.
     fn outgoing(&mut self, tools: Tools<'_>, to: Vec<PeerId>, message: Arc<Message>) -> Outgoing;
 }
 
 /// How many kinds there are.
-pub const KINDS: usize = 8;
+pub const KINDS: usize = 13;
 
 /// An adversary of kind `kind` (modulo [`KINDS`]).
 pub fn make(kind: usize, seed: u64) -> Box<dyn Adversary> {
@@ -48,8 +57,18 @@ pub fn make(kind: usize, seed: u64) -> Box<dyn Adversary> {
         4 => Box::new(replayer::Replayer::default()),
         5 => Box::new(impostor::Impostor),
         6 => Box::new(mutator::Mutator),
-        _ => Box::new(withholder::Withholder::silent()),
+        7 => Box::new(withholder::Withholder::silent()),
+        8 => Box::new(amnesiac::Amnesiac::default()),
+        9 => Box::new(pretender::Pretender::new(pretender::Wrong::Invalid)),
+        10 => Box::new(pretender::Pretender::new(pretender::Wrong::Stale)),
+        11 => Box::new(pretender::Pretender::new(pretender::Wrong::Huge)),
+        _ => Box::new(flooder::Flooder),
     }
+}
+
+/// What each of two nodes with one key is; see [`crate::sim::world::Options::twins`].
+pub fn twin() -> Box<dyn Adversary> {
+    Box::new(twin::Twin)
 }
 
 /// Splits recipients by a fixed property of the connection, so that the same peers always hear the same story.

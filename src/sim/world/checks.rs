@@ -1,9 +1,11 @@
 //! What a run is asked from outside: storms, healing and the bound within which it must show, and reports.
 
 use super::{Event, Report, Violation, World};
+use crate::ledger::fork::{self, Attribution};
+use crate::replica::record::Record;
 use crate::sim::faults::Faults;
 use crate::sim::node::Node;
-use crate::types::ids::*;
+use crate::types::polka::Polka;
 
 impl World {
     /// These faults from now on.
@@ -23,6 +25,8 @@ impl World {
         self.allow_all();
         for i in 0..self.nodes.len() {
             self.nodes[i].disk_slow = 1;
+            self.nodes[i].frame_us = 0;
+            self.nodes[i].ledger_full_until = 0;
             self.nodes[i].full_until = 0;
             self.nodes[i].clock.offset_ms = self.nodes[i].clock.offset_ms.clamp(-50, 50);
             if self.nodes[i].running.is_none() {
@@ -30,17 +34,14 @@ impl World {
             }
         }
         let (tip, begun) = (self.checker.tip(), self.now);
-        let pending: Vec<Txid> = self.clients.pending().iter().map(|tx| tx.txid).collect();
+        let pending = self.clients.waiting();
         self.note(&format!(
             "healed at height {tip}; {} payments wait",
             pending.len()
         ));
         let done = self.run_until(bound_us, |w| {
             let moved = |n: &Node| !n.is_honest() || w.checker.heights[n.index] > tip;
-            w.nodes.iter().all(moved)
-                && pending
-                    .iter()
-                    .all(|txid| w.checker.finals.contains_key(txid))
+            w.nodes.iter().all(moved) && pending.iter().all(|coin| w.checker.is_spent(coin))
         })?;
         if done {
             return Ok(self.now - begun);
@@ -48,12 +49,52 @@ impl World {
         let heights = format!("{:?}", self.checker.heights);
         let waiting = pending
             .iter()
-            .filter(|t| !self.checker.finals.contains_key(t))
+            .filter(|coin| !self.checker.is_spent(coin))
             .count();
         Err(self.violation(format!(
             "LIVENESS: {} s after everything healed at height {tip}: heights {heights}, {waiting} payments not final",
             bound_us / 1_000_000,
         )))
+    }
+
+    /// Every container of every honest node within its bound (B2).
+    pub(in crate::sim) fn check_sizes(&mut self) {
+        let mut over = None;
+        for node in self.nodes.iter().filter(|n| n.is_honest()) {
+            let Some(running) = &node.running else {
+                continue;
+            };
+            let sizes = [
+                running.replica.sizes(),
+                running.sync.sizes(),
+                running.p2p.sizes(),
+            ];
+            let mut sizes = sizes.into_iter().flatten();
+            over = over.or(sizes
+                .find(|size| size.held > size.bound)
+                .map(|size| (node.index, size)));
+        }
+        if let Some((i, size)) = over {
+            self.fail(format!(
+                "B2: node {i} holds {} of '{}', the bound is {}",
+                size.held, size.name, size.bound
+            ));
+        }
+    }
+
+    /// Who is guilty of the first fork that the checker saw, by S6, from the polkas on the disks of honest nodes.
+    pub fn attribution(&self) -> Option<Attribution> {
+        let proof = self.checker.fork.as_ref()?;
+        let set = self.checker.set_at(proof.height())?;
+        let records = self.nodes.iter().filter(|n| n.is_honest());
+        let records = records.flat_map(|n| &n.signer.records);
+        let polkas: Vec<Polka> = records
+            .filter_map(|(key, value)| match Record::read(key, value) {
+                Ok(Record::Polka(polka)) if polka.height == proof.height() => Some(polka),
+                _ => None,
+            })
+            .collect();
+        Some(fork::attribute(proof, set, &polkas))
     }
 
     /// Where a node stands, for people.

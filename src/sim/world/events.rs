@@ -6,7 +6,7 @@ use crate::p2p::machine as p2p;
 use crate::replica::io::{Effect, Input, Token};
 use crate::sim::disk::{LedgerDisk, SignerDisk};
 use crate::sim::kit::{Role, key};
-use crate::sim::network::Frame;
+use crate::sim::network::{Frame, Link};
 use crate::sim::node::{Clock, Node};
 use crate::sync;
 use crate::types::genesis::Genesis;
@@ -25,6 +25,9 @@ pub(in crate::sim) enum Event {
     LedgerDone(usize, u64),
     Pay,
     Resend,
+    Flood,
+    /// Connections of two nodes fall, so many times again.
+    Flap(usize, usize, u32),
     Chaos,
     Heal,
 }
@@ -72,11 +75,27 @@ impl World {
             }
             Event::Pay => {
                 if let Some(tx) = self.clients.pay(self.now) {
+                    let thief = self.dice.chance(self.options.double_spend, 1_000);
+                    let rival = thief.then(|| self.clients.rival(&tx.txid)).flatten();
                     self.submit(tx);
+                    rival.into_iter().for_each(|tx| self.submit(tx));
                 }
                 let every = self.options.pay_every_ms * 1_000;
                 let after = every / 2 + self.dice.below(every + 1);
                 self.later(after, Event::Pay);
+            }
+            Event::Flood => {
+                if let Some(tx) = self.clients.flood() {
+                    self.submit(tx);
+                }
+                self.later(1_000_000 / self.options.flood_per_s.max(1), Event::Flood);
+            }
+            Event::Flap(a, b, left) => {
+                self.cut_between(a, b);
+                if left > 0 {
+                    let after = 100_000 + self.dice.below(900_000);
+                    self.later(after, Event::Flap(a, b, left - 1));
+                }
             }
             Event::Resend => {
                 self.clients
@@ -184,6 +203,14 @@ impl World {
         }
     }
 
+    fn cut_between(&mut self, a: usize, b: usize) {
+        let nodes = |l: &Link| [l.ends[0].node, l.ends[1].node];
+        let links = self.network.links.iter();
+        let hit = links.filter(|(_, l)| nodes(l) == [a, b] || nodes(l) == [b, a]);
+        let hit: Vec<u64> = hit.map(|(number, _)| *number).collect();
+        hit.into_iter().for_each(|number| self.cut(number));
+    }
+
     pub(in crate::sim) fn release(&mut self) {
         for (number, side, frame) in self.network.release() {
             let after = 1_000 + self.dice.below(1_000);
@@ -233,12 +260,13 @@ impl World {
 pub(super) fn new_node(i: usize, genesis: &Genesis, options: &Options, dice: &mut Rng) -> Node {
     let masternodes = options.collaterals.len();
     let count = masternodes + options.observers;
-    let operator = genesis
-        .masternodes
-        .get(i)
-        .map(|m| (m.id(), key(Role::Operator, i)));
-    let targets = if i < masternodes {
-        (0..masternodes).filter(|t| *t != i).collect()
+    // The second of two nodes with one key speaks for the masternode of the first.
+    let twin = i.checked_sub(count).and_then(|k| options.twins.get(k));
+    let me = twin.copied().unwrap_or(i);
+    let operator = genesis.masternodes.get(me);
+    let operator = operator.map(|m| (m.id(), key(Role::Operator, me)));
+    let targets = if me < masternodes {
+        (0..masternodes).filter(|t| *t != me).collect()
     } else {
         let mut some: Vec<usize> = (0..6).map(|_| dice.below(count as u64) as usize).collect();
         some.push(dice.below(masternodes as u64) as usize);
@@ -266,6 +294,10 @@ pub(super) fn new_node(i: usize, genesis: &Genesis, options: &Options, dice: &mu
         wake: None,
         spins: 0,
         full_until: 0,
+        ledger_full_until: 0,
+        busy_until: 0,
+        frame_us: 0,
+        abstains: false,
         disk_slow: 1,
         adversary: None,
         amnesic: false,

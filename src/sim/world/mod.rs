@@ -2,10 +2,11 @@
 
 mod checks;
 mod events;
+mod registry;
 
 use crate::base::rng::Rng;
 use crate::consensus::rules::Rules;
-use crate::sim::adversary::Adversary;
+use crate::sim::adversary::{self, Adversary};
 use crate::sim::checker::Checker;
 use crate::sim::clients::Clients;
 use crate::sim::disk::Forget;
@@ -40,6 +41,14 @@ pub struct Options {
     pub pay_every_ms: u64,
     /// Least and greatest latency of a pair of nodes, µs.
     pub latency: (u64, u64),
+    /// Masternodes of which a second node with the same key runs, after the observers; both are Byzantine.
+    pub twins: Vec<usize>,
+    /// Payments that come with a second one of the same coin, per thousand.
+    pub double_spend: u64,
+    /// Payments of the flood in a second, half of them invalid; 0: none.
+    pub flood_per_s: u64,
+    /// Whether the genesis lowers the bounds of a block so far that blocks are full (B2).
+    pub tight: bool,
     /// What goes wrong.
     pub faults: Faults,
     /// What never reaches signer stores: a mutant that the checker must find.
@@ -63,6 +72,10 @@ impl Options {
             holders: 8,
             pay_every_ms: 700,
             latency: (1_000, 20_000),
+            twins: Vec::new(),
+            double_spend: 0,
+            flood_per_s: 0,
+            tight: false,
             faults: Faults::default(),
             forget: None,
             rules: Rules::default(),
@@ -105,6 +118,8 @@ pub struct Report {
     pub log: (u64, u64),
 }
 
+/// Events between looks at the size of everything.
+const SIZES_EVERY: u64 = 512;
 /// Time between submissions of what is not final, µs.
 const RESEND_US: u64 = 10_000_000;
 
@@ -135,8 +150,13 @@ pub struct World {
 impl World {
     /// A network whose nodes start within the first second.
     pub fn new(options: Options) -> World {
-        let genesis = genesis(options.network, &options.collaterals, options.holders);
-        let count = options.collaterals.len() + options.observers;
+        let mut genesis = genesis(options.network, &options.collaterals, options.holders);
+        if options.tight {
+            genesis.limits.block_tx_count = 8;
+            genesis.limits.block_bodies_bytes = 16_000;
+        }
+        let first_twin = options.collaterals.len() + options.observers;
+        let count = first_twin + options.twins.len();
         let mut dice = Rng::new(options.seed);
         let state = crate::ledger::state::State::genesis(&genesis);
         let nodes = (0..count)
@@ -161,12 +181,19 @@ impl World {
         };
         world.network.odds = world.faults.frames;
         world.checker.check_disks = world.options.check_disks;
+        for (k, i) in world.options.twins.clone().into_iter().enumerate() {
+            world.corrupt(i, adversary::twin());
+            world.corrupt(first_twin + k, adversary::twin());
+        }
         for i in 0..count {
             let after = world.dice.below(1_000_000);
             world.later(after, Event::Start(i));
         }
         if world.options.pay_every_ms > 0 {
             world.later(1_500_000, Event::Pay);
+        }
+        if world.options.flood_per_s > 0 {
+            world.later(2_000_000, Event::Flood);
         }
         world.later(RESEND_US, Event::Resend);
         world.later(1_000_000, Event::Chaos);
@@ -248,6 +275,9 @@ impl World {
             self.now = self.now.max(at);
             self.events += 1;
             self.happen(event);
+            if self.events.is_multiple_of(SIZES_EVERY) {
+                self.check_sizes();
+            }
             if let Some(what) = self.broken.take() {
                 return Err(self.violation(what));
             }

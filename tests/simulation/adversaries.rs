@@ -1,0 +1,124 @@
+//! Every kind of adversary alone, below a third of the power, and a coalition above it: the chain forks, the checker sees
+//! it, and what honest nodes have on their disks names the coalition and nobody else (S6).
+
+use super::{SECOND, fail, this_test};
+use timecoin::ledger::fork::{Attribution, power_of};
+use timecoin::sim::adversary::{KINDS, coalition::Coalition, make};
+use timecoin::sim::faults::Faults;
+use timecoin::sim::network::FrameOdds;
+use timecoin::sim::swarm::liveness_bound;
+use timecoin::sim::world::{Options, World};
+use timecoin::types::ids::is_over_third;
+
+/// Some frames are lost and late, so that there are rounds to lie in.
+fn mild() -> Faults {
+    Faults {
+        frames: FrameOdds {
+            loss: 10_000,
+            tail: 20_000,
+            ..FrameOdds::default()
+        },
+        ..Faults::default()
+    }
+}
+
+/// Runs and heals; the network must go on in spite of whoever is in it.
+fn goes_on(options: &Options, prepare: impl FnOnce(&mut World)) -> World {
+    let mut world = World::new(options.clone());
+    prepare(&mut world);
+    let outcome = world.run(30 * SECOND).and_then(|()| {
+        let bound = liveness_bound(&world);
+        world.heal_and_settle(bound)
+    });
+    if let Err(violation) = outcome {
+        fail(options, &violation, &this_test());
+    }
+    world
+}
+
+#[test]
+fn below_a_third_no_kind_of_adversary_breaks_or_stops_the_network() {
+    for kind in 0..KINDS {
+        let options = Options {
+            faults: mild(),
+            ..Options::devnet(300 + kind as u64, 4)
+        };
+        let world = goes_on(&options, |world| world.corrupt(3, make(kind, 3)));
+        let name = world.nodes[3].adversary.as_ref().map(|a| a.name());
+        assert!(
+            world.clients.settled > 10,
+            "{name:?}: {}",
+            world.clients.settled
+        );
+    }
+}
+
+#[test]
+fn twins_below_a_third_break_nothing() {
+    let options = Options {
+        twins: vec![2],
+        faults: mild(),
+        ..Options::devnet(320, 4)
+    };
+    let world = goes_on(&options, |_| {});
+    assert!(world.clients.settled > 10);
+}
+
+#[test]
+fn double_spends_end_with_one_of_the_two() {
+    let options = Options {
+        double_spend: 1_000,
+        faults: mild(),
+        ..Options::devnet(321, 4)
+    };
+    let world = goes_on(&options, |_| {});
+    assert!(world.clients.settled > 10);
+}
+
+#[test]
+fn floods_of_valid_and_invalid_payments_and_full_blocks_delay_nobody_for_ever() {
+    let options = Options {
+        flood_per_s: 30,
+        tight: true,
+        ..Options::devnet(322, 4)
+    };
+    let world = goes_on(&options, |_| {});
+    assert!(world.clients.settled > 10);
+}
+
+#[test]
+fn a_coalition_over_a_third_forks_the_chain_and_is_named() {
+    for seed in 1..=6 {
+        let (coalition, options) = Coalition::of(seed);
+        let options = Options {
+            faults: mild(),
+            ..options
+        };
+        let mut world = World::new(options.clone());
+        if let Err(violation) = world.run(5 * SECOND) {
+            fail(&options, &violation, &this_test());
+        }
+        coalition.split(&mut world);
+        let fork = world
+            .run(60 * SECOND)
+            .expect_err("both sides have a quorum");
+        assert!(fork.what.contains("AGREEMENT"), "seed {seed}: {fork}");
+        let Some(Attribution::Culprits(evidence)) = world.attribution() else {
+            panic!(
+                "seed {seed}: V7: every polka needed is on an honest disk: {:?}",
+                world.attribution()
+            );
+        };
+        let set = world
+            .checker
+            .set_at(world.checker.fork.as_ref().expect("a fork").height());
+        let set = set.expect("who decides");
+        assert!(is_over_third(power_of(&evidence, set), set.total()), "S6");
+        let members = coalition.ids(&world);
+        let innocent = evidence.iter().find(|e| !members.contains(&e.offender));
+        assert!(
+            innocent.is_none(),
+            "seed {seed}: S6 names an honest node: {innocent:?}"
+        );
+    }
+}

@@ -1,0 +1,190 @@
+//! Masternodes over slots (M4 to M7): attested, paid, jailed, returned, registered, released, slashed; whole networks with the
+//! real machines, endpoints that are probed and evidence that travels.
+
+use super::{SECOND, fail, this_test};
+use timecoin::ledger::registry::{Entry, Standing};
+use timecoin::sim::adversary;
+use timecoin::sim::kit::{Role, endpoint, program};
+use timecoin::sim::world::{Options, World};
+use timecoin::types::ids::*;
+
+/// Length of a devnet slot, s.
+const SLOT: u64 = 5;
+
+fn quiet(seed: u64, masternodes: usize) -> Options {
+    Options {
+        pay_every_ms: 2_000,
+        ..Options::devnet(seed, masternodes)
+    }
+}
+
+fn pass(world: &mut World, options: &Options, seconds: u64) {
+    if let Err(violation) = world.run(seconds * SECOND) {
+        fail(options, &violation, &this_test());
+    }
+}
+
+/// Runs until something is true of the network; whether it came true in time.
+fn until(
+    world: &mut World,
+    options: &Options,
+    seconds: u64,
+    done: impl Fn(&World) -> bool,
+) -> bool {
+    match world.run_until(seconds * SECOND, done) {
+        Ok(done) => done,
+        Err(violation) => fail(options, &violation, &this_test()),
+    }
+}
+
+fn id(world: &World, i: usize) -> MasternodeId {
+    world.genesis().masternodes[i].id()
+}
+
+fn entry<'a>(world: &'a World, id: &MasternodeId) -> &'a Entry {
+    world.entry(id).expect("registered")
+}
+
+fn is_jailed(world: &World, id: &MasternodeId) -> bool {
+    let entry = world.entry(id);
+    entry.is_some_and(|e| matches!(e.standing, Standing::Jailed { .. }))
+}
+
+fn is_voting(world: &World, id: &MasternodeId) -> bool {
+    world.entry(id).is_some_and(|e| e.is_voting())
+}
+
+#[test]
+fn slots_are_attested_and_rewards_accrue() {
+    let options = quiet(41, 4);
+    let mut world = World::new(options.clone());
+    pass(&mut world, &options, 12 * SLOT);
+    let state = world.state_of(0).expect("it runs");
+    let attested = entry(&world, &id(&world, 0)).present;
+    assert!(
+        attested >= 10,
+        "M4: nearly every slot is attested: {attested}"
+    );
+    for i in 0..4 {
+        let entry = entry(&world, &id(&world, i));
+        assert_eq!(entry.absent, 0, "M5: everybody is there");
+    }
+    assert!(
+        state.tip.supply.issued
+            > timecoin::ledger::state::State::genesis(world.genesis())
+                .tip
+                .supply
+                .issued,
+        "M6: attested slots pay"
+    );
+    let paid = world.coins_of(0, &program(Role::Owner, 0));
+    assert!(paid > 0, "M6: paid out every payout_period slot blocks");
+}
+
+#[test]
+fn one_masternode_alone_attests_itself() {
+    let options = quiet(42, 1);
+    let mut world = World::new(options.clone());
+    pass(&mut world, &options, 6 * SLOT);
+    assert!(entry(&world, &id(&world, 0)).present >= 4, "M4: n = 1");
+}
+
+#[test]
+fn an_equivocator_is_slashed_everywhere() {
+    let options = quiet(43, 5);
+    let mut world = World::new(options.clone());
+    world.corrupt(4, adversary::make(0, 43));
+    let liar = id(&world, 4);
+    let slashed = |w: &World| w.entry(&liar).is_some_and(|e| e.slashed.is_some());
+    assert!(until(&mut world, &options, 20 * SLOT, slashed), "M7");
+    let first = entry(&world, &liar).clone();
+    assert!(
+        first.burned.0 > 0 && !first.is_voting(),
+        "M7: burned and gone"
+    );
+    pass(&mut world, &options, 3 * SLOT);
+    for node in 0..4 {
+        let state = world.state_of(node).expect("it runs");
+        let entry = state
+            .registry()
+            .get(&liar)
+            .expect("until unbonding is over");
+        assert_eq!(
+            entry.burned, first.burned,
+            "M7: the same amount on all nodes"
+        );
+        assert!(world.evidence_of(node).next().is_none(), "used up");
+    }
+}
+
+#[test]
+fn who_is_down_is_jailed_and_returns() {
+    let options = quiet(44, 6);
+    let mut world = World::new(options.clone());
+    let away = id(&world, 5);
+    pass(&mut world, &options, 2 * SLOT);
+    world.crash(5, None);
+    assert!(
+        until(&mut world, &options, 8 * SLOT, |w| is_jailed(w, &away)),
+        "M5: absent for jail_after attested slot blocks"
+    );
+    pass(&mut world, &options, 2 * SLOT);
+    world.power_on(5);
+    assert!(
+        until(&mut world, &options, 6 * SLOT, |w| is_voting(w, &away)),
+        "M5: present, reached by probes, and back"
+    );
+}
+
+#[test]
+fn a_registration_joins_votes_and_is_paid_and_a_dead_endpoint_never() {
+    let options = Options {
+        observers: 2,
+        ..quiet(45, 4)
+    };
+    let mut world = World::new(options.clone());
+    world.equip(4);
+    world.equip(5);
+    pass(&mut world, &options, SLOT);
+    let joins = world.register(4, &endpoint(4));
+    let dead = world.register(5, "node-99:1");
+    assert!(
+        until(&mut world, &options, 6 * SLOT, |w| is_voting(w, &joins)),
+        "M5: attested, reached, and in"
+    );
+    let votes = |w: &World| w.checker.has_spoken(&joins);
+    assert!(until(&mut world, &options, 4 * SLOT, votes), "it votes");
+    let earns = |w: &World| w.coins_of(0, &program(Role::Owner, 4)) > 0;
+    assert!(
+        until(&mut world, &options, 8 * SLOT, earns),
+        "M6: it is paid"
+    );
+    let dead = entry(&world, &dead);
+    assert!(matches!(dead.standing, Standing::Jailed { .. }), "M4: dead");
+    assert_eq!((dead.present, dead.accrued.0), (0, 0), "M4: never present");
+}
+
+#[test]
+fn a_leaver_gets_its_collateral_back() {
+    let options = quiet(46, 6);
+    let mut world = World::new(options.clone());
+    pass(&mut world, &options, SLOT);
+    let leaver = id(&world, 5);
+    world.unregister(5, leaver);
+    let gone = |w: &World| w.entry(&leaver).is_some_and(|e| !e.is_voting());
+    assert!(
+        until(&mut world, &options, 3 * SLOT, gone),
+        "M5: it lost its power"
+    );
+    let ended = |w: &World| w.entry(&leaver).is_none();
+    assert!(
+        until(&mut world, &options, 25 * SLOT, ended),
+        "B5.8: after unbonding"
+    );
+    pass(&mut world, &options, SLOT);
+    let back = world.coins_of(0, &program(Role::Owner, 5));
+    assert!(
+        back >= 1_000 * 100_000_000,
+        "B5.8: the collateral is back: {back}"
+    );
+}
