@@ -81,6 +81,21 @@ pub enum Command {
     DbVerify,
     /// Move the ledger aside, to be fetched again.
     DbRebuild,
+    /// Remove old blocks (F6).
+    DbPrune {
+        /// Blocks to keep.
+        blocks: Option<u64>,
+    },
+    /// Make a snapshot of the ledger (F4).
+    SnapshotCreate {
+        /// Where; beside the others if None.
+        dir: Option<PathBuf>,
+    },
+    /// Make the ledger of a snapshot.
+    SnapshotLoad {
+        /// The snapshot's directory.
+        dir: PathBuf,
+    },
 }
 
 /// `timed testnet`.
@@ -267,9 +282,16 @@ fn command(timed: args::Timed) -> Result<Command, String> {
         },
         Some(Sub::Topology(args::Topology {})) => Command::Topology,
         Some(Sub::Trust(args::Trust { block })) => Command::Trust { block },
+        Some(Sub::Snapshot(args::Snapshot { sub })) => match sub {
+            args::SnapshotSub::Create(args::SnapshotCreate { dir }) => {
+                Command::SnapshotCreate { dir }
+            }
+            args::SnapshotSub::Load(args::SnapshotLoad { dir }) => Command::SnapshotLoad { dir },
+        },
         Some(Sub::Db(args::Db { sub })) => match sub {
             args::DbSub::Verify(args::DbVerify {}) => Command::DbVerify,
             args::DbSub::Rebuild(args::DbRebuild {}) => Command::DbRebuild,
+            args::DbSub::Prune(args::DbPrune { blocks }) => Command::DbPrune { blocks },
         },
     })
 }

@@ -5,8 +5,10 @@
 //! command that needs none.
 
 mod init;
+mod prune;
 mod rebuild;
 mod signer;
+mod snapshot;
 mod topology;
 mod trust;
 mod verify;
@@ -149,6 +151,9 @@ fn command(invocation: Invocation) -> Result<Exit, CommandError> {
         Command::Topology => return Ok(show(&topology::topology(&config)?)),
         Command::Trust { block } => print(&trust::trust(&config, &block)?),
         Command::DbVerify => return Ok(show(&verify::verify(&config)?)),
+        Command::DbPrune { blocks } => return Ok(show(&prune::prune(&config, blocks)?)),
+        Command::SnapshotCreate { dir } => return Ok(show(&snapshot::create(&config, dir)?)),
+        Command::SnapshotLoad { dir } => return Ok(show(&snapshot::load(&config, &dir)?)),
         Command::DbRebuild => return Ok(show(&rebuild::rebuild(&config)?)),
         Command::Node
         | Command::Testnet(_)

@@ -143,6 +143,11 @@ impl DataDir {
         self.0.join("peers")
     }
 
+    /// Snapshots (F4).
+    pub fn snapshots(&self) -> PathBuf {
+        self.0.join("snapshots")
+    }
+
     /// What this node trusts (F2).
     pub fn trust(&self) -> PathBuf {
         self.0.join("trust")

@@ -81,6 +81,9 @@ impl LedgerRead for Ledger {
         let set = self.0.validator_set(hash).map_err(unreadable)?;
         Ok(set.map(Arc::new))
     }
+    fn base(&self) -> Result<Height, ReadError> {
+        self.0.base().map_err(unreadable)
+    }
 }
 
 /// Wallets that are loaded, by name.
@@ -112,6 +115,8 @@ pub struct Handle {
     pub queues: Vec<Box<dyn Fn() -> QueueView + Send + Sync>>,
     /// The log filter in force.
     pub log_filter: Mutex<String>,
+    /// A snapshot has been fetched: the node is to start again with it.
+    pub adopt: Arc<AtomicBool>,
     /// Wakes the net thread.
     pub wake_net: WakeHandle,
     /// The operator key, to show its possession.

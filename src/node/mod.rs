@@ -12,6 +12,7 @@ pub mod consensus;
 pub mod datadir;
 pub mod devnet;
 pub mod disks;
+pub mod download;
 pub mod exit;
 pub mod files;
 pub mod handle;
@@ -34,6 +35,7 @@ pub mod rlimit;
 pub mod rpcthreads;
 pub mod run;
 pub mod signals;
+pub mod snapshots;
 pub mod syncer;
 #[cfg(test)]
 mod testing;

@@ -227,6 +227,10 @@ impl NetThread {
             Message::GetHeaders((from, slots)) => {
                 self.out.sync.put(SyncInput::GetHeaders(peer, from, slots))
             }
+            Message::GetSnapshot(()) => self.out.sync.put(SyncInput::GetSnapshot(peer)),
+            Message::GetChunk(what) => self.out.sync.put(SyncInput::GetChunk(peer, what)),
+            Message::SnapshotInfo(offer) => self.out.sync.put(SyncInput::Offer(peer, offer)),
+            Message::Chunk(chunk) => self.out.sync.put(SyncInput::Chunk(peer, chunk)),
             Message::Headers(headers) => self
                 .out
                 .sync

@@ -433,6 +433,16 @@ fn own_view(replica: &Replica, info: &ConsensusInfo) -> Option<OwnMasternode> {
     })
 }
 
+fn trust_view(replica: &Replica, info: &ConsensusInfo) -> TrustView {
+    let trust = replica.trust();
+    TrustView {
+        unanchored: info.unanchored.clone(),
+        anchor: trust.anchor().height,
+        anchor_time: trust.anchor().time,
+        root: trust.root().map(|root| (root.height, root.id)),
+    }
+}
+
 /// The picture of a replica.
 pub fn view_of(replica: &Replica, info: &ConsensusInfo, parts: Parts) -> NodeView {
     let state = replica.state();
@@ -492,12 +502,7 @@ pub fn view_of(replica: &Replica, info: &ConsensusInfo, parts: Parts) -> NodeVie
                 .then(|| "the wall clock jumped or differs from other masternodes' clocks".into()),
         },
         recent: parts.recent,
-        trust: TrustView {
-            unanchored: info.unanchored.clone(),
-            anchor: replica.trust().anchor().height,
-            anchor_time: replica.trust().anchor().time,
-            root: replica.trust().root().map(|root| (root.height, root.id)),
-        },
+        trust: trust_view(replica, info),
         warnings: info
             .halted
             .iter()

@@ -72,9 +72,33 @@ fn start_and_wait(config: &Config) -> Result<(), RunError> {
     log::info!("ready: height {} at {}", view.tip.height, view.tip.id);
     notify::ready(&format!("height {}", view.tip.height));
     wait(config, &signals, &node);
-    notify::stopping();
+    let again = node.handle.adopt.load(Ordering::Acquire);
+    if !again {
+        notify::stopping();
+    }
     log::info!("stopping");
-    node.stop()
+    node.stop()?;
+    if again {
+        return Err(start_again());
+    }
+    Ok(())
+}
+
+/// A snapshot is there: this process becomes a new one that begins with it, as every start begins with what is on disk. Returns
+/// only if that fails.
+fn start_again() -> RunError {
+    use std::os::unix::process::CommandExt;
+    let program = std::env::current_exe();
+    let error = match program {
+        Ok(program) => std::process::Command::new(program)
+            .args(std::env::args_os().skip(1))
+            .exec(),
+        Err(error) => error,
+    };
+    RunError::new(
+        format!("cannot start again with the snapshot ({error}): start the node by hand"),
+        Exit::Internal,
+    )
 }
 
 /// Whoever started this node holds the other end of its standard input: when that ends, so does the node.
@@ -101,7 +125,9 @@ fn wait(config: &Config, signals: &SignalListener, node: &threads::Running) {
     let interval = notify::watchdog_interval()
         .unwrap_or(Duration::from_secs(2))
         .min(Duration::from_secs(1));
-    while !node.handle.stopping.load(Ordering::Acquire) {
+    while !node.handle.stopping.load(Ordering::Acquire)
+        && !node.handle.adopt.load(Ordering::Acquire)
+    {
         match signals.receiver().recv_timeout(interval) {
             Ok(Signal::Stop) => break,
             Ok(Signal::Reload) => reload(config, node),

@@ -1,21 +1,26 @@
 //! The sync thread: drives the machine that catches up, and serves blocks and certificates to peers that do.
 
 use crate::crypto::verify::Verified;
+use crate::ledger::snapshot::Contents;
 use crate::node::clock::Clock;
 use crate::node::consensus::Report;
+use crate::node::download::{Download, Fetched};
 use crate::node::meter::Meter;
 use crate::node::netcmd::NetCommand;
 use crate::node::publish::Shared;
 use crate::node::queues::Outlet;
-use crate::p2p::messages::{CertifiedBlock, Message, PeerId};
+use crate::node::snapshots::Shelf;
+use crate::p2p::messages::{CertifiedBlock, Chunk, Message, PeerId};
 use crate::replica::catchup::Synced;
 use crate::rpc::node::SyncView;
 use crate::storage::{LedgerStore, StorageError};
+use crate::sync::fetch::FetchInput;
 use crate::sync::{self, Applied, Effect, Input, Machine};
 use crate::types::block::{Block, Certificate, CertifiedHeader};
 use crate::types::ids::Height;
 use crossbeam::channel::{Receiver, RecvTimeoutError};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Longest wait without a sign of life.
@@ -42,6 +47,16 @@ pub enum SyncInput {
     Unavailable(PeerId, Height, Height),
     /// A verdict on headers.
     HeadersVerdict(u64, bool),
+    /// A peer asks which snapshot is served.
+    GetSnapshot(PeerId),
+    /// A peer asks for a chunk of a snapshot.
+    GetChunk(PeerId, (Height, u16, u32)),
+    /// A peer says which snapshot it serves.
+    Offer(PeerId, Option<Box<Contents>>),
+    /// A chunk that was asked for.
+    Chunk(PeerId, Box<Chunk>),
+    /// Whether a piece of a snapshot is right and kept.
+    Piece(u16, bool),
     /// A peer asks for headers; of slot blocks only?
     GetHeaders(PeerId, Height, bool),
     /// A peer asks for blocks.
@@ -138,12 +153,31 @@ pub struct Syncer {
     pub certified: bool,
     /// When progress was last logged.
     pub told: crate::base::time::MonoUs,
+    /// Snapshots.
+    pub snapshots: Snapshots,
+}
+
+/// What the thread does with snapshots.
+pub struct Snapshots {
+    /// Those that are served.
+    pub shelf: Shelf,
+    /// Where they lie.
+    pub root: std::path::PathBuf,
+    /// Whether one is fetched when blocks would take long or cannot be had.
+    pub wanted: bool,
+    /// The one that is being fetched.
+    pub download: Option<Box<Download>>,
+    /// Set when one is whole: the node starts again with it.
+    pub adopt: Arc<AtomicBool>,
 }
 
 impl Syncer {
     /// Runs until [`SyncInput::Stop`] or the queue closes.
     pub fn run(mut self, mut meter: Meter, inbox: &Receiver<SyncInput>) {
         let mut deadline = None;
+        if self.snapshots.wanted && self.blocks.ledger.tip() == Height(0) {
+            self.begin_download();
+        }
         loop {
             let wait = deadline.map_or(BEAT, |at| self.clock.until(at).min(BEAT));
             meter.worked();
@@ -176,6 +210,7 @@ impl Syncer {
                 }
             }
             self.verify(certificates);
+            self.fetch(FetchInput::Tick);
             self.show();
             self.out.wake_net.wake();
         }
@@ -201,12 +236,82 @@ impl Syncer {
         }
     }
 
+    fn begin_download(&mut self) {
+        let snapshots = &mut self.snapshots;
+        let begun = Download::new(self.clock.now(), &snapshots.root, &self.blocks.ledger);
+        match begun {
+            Ok(download) => {
+                snapshots.download = Some(Box::new(download));
+                self.machine.want_bodies(false);
+            }
+            Err(error) => {
+                snapshots.wanted = false;
+                log::error!("no snapshot is fetched: {error}");
+            }
+        }
+    }
+
+    /// The fetch of a snapshot goes on, if there is one.
+    fn fetch(&mut self, input: FetchInput) {
+        let now = self.clock.now();
+        let Some(download) = self.snapshots.download.as_mut() else {
+            return;
+        };
+        let heads = |height| self.machine.slot_head(height);
+        match download.take(now, input, &heads, &self.out) {
+            Fetched::Going => {}
+            Fetched::Given => {
+                self.snapshots.download = None;
+                self.machine.want_bodies(true);
+            }
+            Fetched::Whole => {
+                log::info!("the snapshot is whole: starting again with it");
+                self.snapshots.download = None;
+                self.snapshots.wanted = false;
+                self.snapshots.adopt.store(true, Ordering::Release);
+            }
+        }
+    }
+
+    /// Answers GetSnapshot and GetChunk.
+    fn serve_snapshot(&self, peer: PeerId, chunk: Option<(Height, u16, u32)>) {
+        let shelf = self.snapshots.shelf.read().clone();
+        let Some((height, bucket, index)) = chunk else {
+            let contents = shelf
+                .first()
+                .map(|served| Box::new(served.contents.clone()));
+            return self.send(peer, Message::SnapshotInfo(contents));
+        };
+        let mut found = shelf.iter();
+        let found = found.find(|served| served.contents.header.height == height);
+        let bytes = found.map(|served| served.dir.chunk(&served.contents, bucket, index));
+        match bytes {
+            Some(Ok(Some(bytes))) => {
+                let chunk = Chunk {
+                    height,
+                    bucket,
+                    index,
+                    bytes: crate::base::bounded::BoundedBytes::try_from(bytes).unwrap_or_default(),
+                };
+                self.send(peer, Message::Chunk(Box::new(chunk)));
+            }
+            Some(Err(error)) => log::error!("{error}"),
+            // 0 is no block: it is the snapshot that is not kept.
+            Some(Ok(None)) | None => self.send(peer, Message::Unavailable((height, Height(0)))),
+        }
+    }
+
     /// Tells others, and now and then the log, how far it is.
     fn show(&mut self) {
         let now = self.clock.now();
         let progress = self.machine.progress(now);
         let rate = progress.blocks_per_1000_s;
         let left = progress.to.0.saturating_sub(progress.at.0);
+        let fetching = self.snapshots.download.as_ref().map(|d| d.progress());
+        let pruned = progress.waiting == crate::sync::Waiting::Pruned;
+        if pruned && fetching.is_none() && self.snapshots.wanted {
+            self.begin_download();
+        }
         let view = SyncView {
             active: progress.active,
             target: progress.to,
@@ -218,10 +323,19 @@ impl Syncer {
             blocks_per_1000_s: rate,
             left_s: (rate > 0).then(|| left.saturating_mul(1_000) / rate),
             waiting: progress.waiting.text(),
+            snapshot: fetching.map(|p| (p.height.unwrap_or_default(), p.have)),
         };
         self.out.shared.show_sync(view);
         if progress.active && left > 0 && self.told.plus_ms(LOG_MS) <= now.mono {
             self.told = now.mono;
+            if let Some(fetch) = fetching {
+                return log::info!(
+                    "fetching a snapshot: {} of 257 pieces, {} peers have it, {} bytes under way",
+                    fetch.have,
+                    fetch.holders,
+                    fetch.bytes
+                );
+            }
             log::info!(
                 "catching up: height {} of {}, {}.{} blocks/s, {}; {}",
                 progress.at,
@@ -238,14 +352,24 @@ impl Syncer {
     fn take(&mut self, input: SyncInput) {
         let now = self.clock.now();
         match input {
-            SyncInput::Position(peer, height) => self.machine.handle(
-                now,
-                Input::Position {
-                    peer: peer.0,
-                    height,
-                },
-            ),
-            SyncInput::Gone(peer) => self.machine.handle(now, Input::Gone { peer: peer.0 }),
+            SyncInput::Position(peer, height) => {
+                let peer = peer.0;
+                self.machine.handle(now, Input::Position { peer, height });
+                self.fetch(FetchInput::Peer(peer));
+            }
+            SyncInput::Gone(peer) => {
+                self.machine.handle(now, Input::Gone { peer: peer.0 });
+                self.fetch(FetchInput::Gone(peer.0));
+            }
+            SyncInput::GetSnapshot(peer) => self.serve_snapshot(peer, None),
+            SyncInput::GetChunk(peer, what) => self.serve_snapshot(peer, Some(what)),
+            SyncInput::Offer(peer, offer) => self.fetch(FetchInput::Offer(peer.0, offer)),
+            SyncInput::Chunk(peer, chunk) => {
+                let what = (chunk.height, chunk.bucket, chunk.index);
+                let bytes = chunk.bytes.to_vec();
+                self.fetch(FetchInput::Chunk(peer.0, what, bytes));
+            }
+            SyncInput::Piece(piece, good) => self.fetch(FetchInput::Verdict(piece, good)),
             SyncInput::Block(peer, certified) => {
                 let CertifiedBlock { block, certificate } = *certified;
                 self.machine.handle(
@@ -276,6 +400,9 @@ impl Syncer {
             SyncInput::Headers(peer, headers) => {
                 let peer = peer.0;
                 self.machine.handle(now, Input::Headers { peer, headers });
+            }
+            SyncInput::Unavailable(peer, _, Height(0)) => {
+                self.fetch(FetchInput::Unavailable(peer.0))
             }
             SyncInput::Unavailable(peer, height, first) => {
                 let peer = peer.0;
@@ -321,9 +448,7 @@ impl Syncer {
     }
 
     fn send(&self, peer: PeerId, message: Message) {
-        self.out
-            .net
-            .put(NetCommand::Send(vec![peer], Arc::new(message)));
+        self.out.send(peer, message);
     }
 
     fn perform(&mut self, effect: Effect) {
@@ -332,6 +457,11 @@ impl Syncer {
                 self.send(PeerId(peer), Message::GetBlocks((from, count)))
             }
             Effect::Refresh { peer } => self.out.net.put(NetCommand::Refresh(PeerId(peer))),
+            Effect::Headers(items) => {
+                if let Some(download) = self.snapshots.download.as_mut() {
+                    download.headers(&items);
+                }
+            }
             Effect::RequestHeaders { peer, from } => {
                 self.send(PeerId(peer), Message::GetHeaders((from, true)))
             }
@@ -349,7 +479,10 @@ impl Syncer {
             } => self.out.reports.put(Report::Synced(Synced {
                 block,
                 certificate,
-                trusted: trusted && self.certified,
+                // F2: without a young root no header is trusted.
+                trusted: trusted
+                    && self.certified
+                    && self.out.shared.view().trust.unanchored.is_none(),
             })),
             Effect::Fault { peer, why } => {
                 log::warn!("peer {peer}: {why}");

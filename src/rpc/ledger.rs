@@ -49,6 +49,9 @@ impl LedgerRead for LedgerStore {
     fn slots(&self, from: SlotIndex, limit: usize) -> Result<Vec<SlotOutcome>, ReadError> {
         LedgerStore::slots(self, from, limit).map_err(fault)
     }
+    fn base(&self) -> Result<Height, ReadError> {
+        LedgerStore::base(self).map_err(fault)
+    }
     fn validator_set(&self, hash: &Hash) -> Result<Option<Arc<ValidatorSet>>, ReadError> {
         let set = LedgerStore::validator_set(self, hash).map_err(fault)?;
         Ok(set.map(Arc::new))

@@ -57,6 +57,10 @@ pub trait LedgerRead: Send + Sync {
     fn spent_by(&self, height: Height) -> Result<Vec<(OutPoint, TxOutput)>, ReadError>;
     /// What durable slot blocks from `from` on did, ascending without a gap, at most `limit`.
     fn slots(&self, from: SlotIndex, limit: usize) -> Result<Vec<SlotOutcome>, ReadError>;
+    /// Blocks at and below this height are not kept, but for headers of slot blocks (F6).
+    fn base(&self) -> Result<Height, ReadError> {
+        Ok(Height(0))
+    }
     /// The validator set with this hash, if it is known (genesis, in force, or behind a kept slot header).
     fn validator_set(&self, hash: &Hash) -> Result<Option<Arc<ValidatorSet>>, ReadError>;
 }
@@ -321,6 +325,8 @@ pub struct SyncView {
     pub left_s: Option<u64>,
     /// Why it does not go faster.
     pub waiting: &'static str,
+    /// A snapshot that is being fetched: its height (0: not known yet), and how many of its 257 pieces are there.
+    pub snapshot: Option<(Height, usize)>,
 }
 
 /// What a node believes (F2).

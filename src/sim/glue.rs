@@ -96,6 +96,7 @@ impl World {
                         .sync
                         .handle(now, sync::Input::Verdict { ticket, outcome });
                 }
+                sync::Effect::Headers(_) => {}
                 sync::Effect::RequestHeaders { peer, from } => {
                     let question = Message::GetHeaders((from, true));
                     self.send(i, vec![peer_id(peer)], Arc::new(question));

@@ -393,6 +393,28 @@ impl Write<'_> {
         scan(&self.txn, self.env, table, from, visit)
     }
 
+    /// The value of `key`.
+    pub(super) fn get(&self, table: Table, key: &[u8]) -> Result<Option<&[u8]>, StorageError> {
+        match self.txn.get(self.env.tables[table.0], &key) {
+            Ok(value) => Ok(Some(value)),
+            Err(lmdb::Error::NotFound) => Ok(None),
+            Err(e) => Err(explain(&self.env.dir, "reading", e)),
+        }
+    }
+
+    /// Bytes of the pages that a table fills.
+    pub(super) fn table_bytes(&self, table: Table) -> Result<u64, StorageError> {
+        let stat = self.txn.stat(self.env.tables[table.0]);
+        let stat = stat.map_err(|e| explain(&self.env.dir, "measuring", e))?;
+        let pages = stat.branch_pages() + stat.leaf_pages() + stat.overflow_pages();
+        Ok(pages as u64 * u64::from(stat.page_size()))
+    }
+
+    /// Directory of the environment.
+    pub(super) fn dir(&self) -> &Path {
+        &self.env.dir
+    }
+
     /// Sets `key`, whether it is there or not.
     pub(super) fn put(
         &mut self,

@@ -9,6 +9,7 @@
 mod crash;
 mod env;
 pub mod error;
+mod prune;
 pub mod reader;
 pub mod schema;
 pub mod signer;
@@ -18,11 +19,14 @@ mod space;
 mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_snapshot;
 pub mod verify;
 pub mod writer;
 
 pub use env::EnvStats;
 pub use error::StorageError;
+pub use prune::Retention;
 pub use reader::Snapshot;
 pub use signer::{Change, DropBelow, KvStore, Record, Signer, UnsureReason};
 pub use snapshot::{SnapshotDir, SnapshotFileError};

@@ -29,6 +29,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Owner entries sorted in memory at a time while loading.
 const OWNERS_SORTED_MAX: usize = 500_000;
@@ -207,7 +208,12 @@ impl BucketFiles {
 
 impl LedgerStore {
     /// Makes a snapshot of the newest slot block in `dir`, which is emptied first. Holds one view of the ledger meanwhile.
-    pub fn make_snapshot(&self, dir: &SnapshotDir) -> Result<Contents, SnapshotFileError> {
+    /// Gives up when `stop` is set.
+    pub fn make_snapshot(
+        &self,
+        dir: &SnapshotDir,
+        stop: &AtomicBool,
+    ) -> Result<Contents, SnapshotFileError> {
         match std::fs::remove_dir_all(&dir.0) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(io("remove", &dir.0)(error));
@@ -226,7 +232,7 @@ impl LedgerStore {
         ))?;
         let header = view.header(state.height())?;
         let header = header.ok_or_else(|| view.corrupt("a slot block has no header"))?;
-        let counts = write_coins(&view, dir, &changed)?;
+        let counts = write_coins(&view, dir, &changed, stop)?;
         let rest = codec::encode(&rest);
         let path = dir.bucket(BUCKET_COUNT as u16);
         std::fs::write(&path, &rest).map_err(io("write", &path))?;
@@ -247,6 +253,7 @@ fn write_coins(
     view: &super::Snapshot<'_>,
     dir: &SnapshotDir,
     changed: &BTreeMap<OutPoint, Option<Coin>>,
+    stop: &AtomicBool,
 ) -> Result<Vec<u64>, SnapshotFileError> {
     let open = |bucket: usize| {
         let path = dir.bucket(bucket as u16);
@@ -275,6 +282,9 @@ fn write_coins(
         }
         if own {
             put(&outpoint, &coin);
+        }
+        if stop.load(Ordering::Relaxed) {
+            failed = Some(SnapshotFileError::NotNow("the node stops"));
         }
         Ok(match failed.is_some() {
             true => Scan::Stop,

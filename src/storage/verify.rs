@@ -104,12 +104,14 @@ fn verify_blocks(
     state: &State,
     progress: Progress<'_>,
 ) -> Result<u64, StorageError> {
-    let tip = state.height().0;
+    let (tip, base) = (state.height().0, view.base()?.0);
+    let (kept, slots) = (tip - base.min(tip), verify_slots(view, state, base)?);
     let tables = [
-        (BLOCKS, tip),
-        (CERTIFICATES, tip),
-        (HISTORY, tip + 1),
-        (HEIGHTS, tip + 1),
+        (BLOCKS, kept),
+        (CERTIFICATES, kept),
+        // Genesis, the slot blocks that are not kept, the blocks that are.
+        (HISTORY, kept + slots.count + 1),
+        (HEIGHTS, kept + slots.count + 1),
     ];
     for (table, count) in tables {
         if view.read.entries(table)? != count {
@@ -119,9 +121,17 @@ fn verify_blocks(
     }
     let mut parent = BlockId(state.chain_id().0);
     verify_place(view, Height(0), parent)?;
+    if base > 0 {
+        // The block below the first one that is kept is known if it is a slot block.
+        let first = view.header(Height(base + 1))?;
+        parent = first.map_or(slots.last, |header| header.parent);
+        if slots.at == Height(base) && parent != slots.last {
+            return Err(view.corrupt("the first block that is kept follows another one"));
+        }
+    }
     let mut history = Mmr::default();
     let mut transactions = 0u64;
-    for height in (1..=tip).map(Height) {
+    for height in (base + 1..=tip).map(Height) {
         history.push(&HISTORY_TREE, HISTORY_TREE.leaf(&[&parent.0.0]));
         let fail = |what| view.corrupt(format!("block {height}: {what}"));
         let block = view.block(height)?.ok_or_else(|| fail("is missing"))?;
@@ -129,7 +139,8 @@ fn verify_blocks(
         if header.parent != parent || header.height != height {
             return Err(fail("does not follow the one below"));
         }
-        if header.history_root != history.root(&HISTORY_TREE) {
+        // From the genesis on; a pruned ledger holds too little to tell.
+        if base == 0 && header.history_root != history.root(&HISTORY_TREE) {
             return Err(fail("names another history"));
         }
         if header.tx_root != block.tx_root() || header.last_commit_hash != block.last_commit.hash()
@@ -158,6 +169,51 @@ fn verify_blocks(
     Ok(transactions)
 }
 
+/// The slot headers at and below a base.
+struct Slots {
+    count: u64,
+    at: Height,
+    last: BlockId,
+}
+
+/// Slot headers form one chain from the genesis, each with its certificate and the set that it announces. Those at and below
+/// the base are what is left of their blocks.
+fn verify_slots(view: &Snapshot<'_>, state: &State, base: u64) -> Result<Slots, StorageError> {
+    let mut last = BlockId(state.chain_id().0);
+    let mut below = Slots {
+        count: 0,
+        at: Height(0),
+        last,
+    };
+    view.slot_headers(Height(0), |header, certificate| {
+        let (height, id) = (header.height, header.id());
+        let fail = |what| Err(view.corrupt(format!("slot header {height}: {what}")));
+        if header.prev_slot_block != last {
+            return fail("does not follow the one before");
+        }
+        if certificate.block != id || certificate.height != height {
+            return fail("has the certificate of another");
+        }
+        if view.validator_set(&header.next_validators_hash)?.is_none() {
+            return fail("announces a set that is missing");
+        }
+        verify_place(view, height, id)?;
+        last = id;
+        if height.0 <= base {
+            below = Slots {
+                count: below.count + 1,
+                at: height,
+                last: id,
+            };
+        }
+        Ok(true)
+    })?;
+    match last == state.tip.prev_slot_block {
+        true => Ok(below),
+        false => Err(view.corrupt("the latest slot header is missing")),
+    }
+}
+
 /// Height to id and id to height agree.
 fn verify_place(view: &Snapshot<'_>, height: Height, id: BlockId) -> Result<(), StorageError> {
     if view.block_id(height)? != Some(id) || view.height_of(&id)? != Some(height) {
@@ -171,7 +227,8 @@ fn verify_undo(
     tip: &State,
     progress: Progress<'_>,
 ) -> Result<u64, StorageError> {
-    let count = tip.params().max_reorg.min(tip.height().0);
+    let kept = tip.height().0 - view.base()?.0.min(tip.height().0);
+    let count = tip.params().max_reorg.min(kept);
     if view.read.entries(UNDO)? != count {
         return Err(view.corrupt(format!("undo data is not kept for {count} blocks")));
     }
@@ -188,7 +245,11 @@ fn verify_undo(
         let header = view.header(state.height())?;
         let right = match header {
             Some(header) => state.root() == header.state_root && state.block() == header.id(),
-            None => state.height() == Height(0) && state.block().0 == state.chain_id().0,
+            None if state.height() == Height(0) => state.block().0 == state.chain_id().0,
+            // The first block that is kept names the one below it.
+            None => view
+                .header(height)?
+                .is_some_and(|h| h.parent == state.block()),
         };
         if !right {
             return Err(fail());

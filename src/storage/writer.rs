@@ -6,6 +6,7 @@
 
 use super::env::{Env, EnvStats, Options, Scan, Table, Write};
 use super::error::StorageError;
+use super::prune::{PRUNE_STEP, Retention, prune_blocks};
 use super::reader::Snapshot;
 use super::schema::*;
 use crate::crypto::hash::Hash;
@@ -36,6 +37,8 @@ struct Inner {
     genesis: Arc<Genesis>,
     /// The state at the durable tip, so that nobody reads 256 buckets to learn the height. Locked for a clone only.
     tip: RwLock<State>,
+    /// What pruning leaves, and the height above which it leaves everything.
+    keep: RwLock<(Retention, Height)>,
 }
 
 /// What `timed` shows of its ledger store.
@@ -82,6 +85,7 @@ impl LedgerStore {
             env,
             genesis: Arc::new(genesis.clone()),
             tip: RwLock::new(state),
+            keep: RwLock::new((Retention::default(), Height(u64::MAX))),
         })))
     }
 
@@ -103,6 +107,24 @@ impl LedgerStore {
     /// The durable tip.
     pub fn tip(&self) -> Height {
         self.0.tip.read().height()
+    }
+
+    /// From now on, commits prune what this does not keep (F6).
+    pub fn retain(&self, keep: Retention) {
+        self.0.keep.write().0 = keep;
+    }
+
+    /// From now on, no block above this height is pruned.
+    pub fn keep_above(&self, height: Height) {
+        self.0.keep.write().1 = height;
+    }
+
+    pub(super) fn retention(&self) -> (Retention, Height) {
+        *self.0.keep.read()
+    }
+
+    pub(super) fn write(&self) -> Result<Write<'_>, StorageError> {
+        self.0.env.write()
     }
 
     /// A view for several reads that belong together.
@@ -128,6 +150,9 @@ impl LedgerStore {
         put_slots(&mut write, batch)?;
         put_state(&mut write, Some(&before), after, &changed_buckets(batch))?;
         prune_undo(&mut write, after)?;
+        let (keep, floor) = self.retention();
+        let most = 2 * batch.len() as u64 + PRUNE_STEP;
+        prune_blocks(&mut write, after, keep, floor, most)?;
         write.commit()?;
         *self.0.tip.write() = after.clone();
         Ok(())

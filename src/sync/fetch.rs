@@ -244,7 +244,10 @@ impl Fetch {
         }
         let left = size.saturating_sub(u64::from(index) * CHUNK_BYTES as u64);
         if bytes.len() as u64 != left.min(CHUNK_BYTES as u64) {
-            return self.fault(peer, "a chunk of a snapshot that has another size than offered");
+            return self.fault(
+                peer,
+                "a chunk of a snapshot that has another size than offered",
+            );
         }
         job.chunks.push(bytes);
         job.deadline = now.plus_ms(CHUNK_TIMEOUT_MS);
@@ -262,8 +265,16 @@ impl Fetch {
         let Some(peer) = self.checking.remove(&bucket) else {
             return;
         };
+        let empty = self.contents().is_some_and(|c| c.bytes(bucket) == 0);
         if good {
             self.have.insert(bucket);
+        } else if empty {
+            // Nobody sent it: whoever offers a table of contents with this gap made it up.
+            let holders = self.holders.iter().filter(|(_, h)| self.offers(h));
+            let liars: Vec<Peer> = holders.map(|(peer, _)| *peer).collect();
+            for peer in liars {
+                self.fault(peer, "a snapshot that lacks coins of its header");
+            }
         } else {
             self.fault(peer, "a bucket of a snapshot that does not have its digest");
         }
@@ -343,7 +354,7 @@ impl Fetch {
                 continue;
             }
             if contents.bytes(bucket) == 0 {
-                // An empty bucket has the digest of nothing, which its leaf must be; whoever reads the files checks that.
+                // An empty bucket has the digest of nothing, which its leaf must be.
                 self.checking.insert(bucket, 0);
                 self.effects
                     .push_back(FetchEffect::Check(bucket, Vec::new()));

@@ -36,6 +36,7 @@ struct Pending {
     since: MonoUs,
     peer: Peer,
     heads: Vec<SlotHead>,
+    items: Vec<CertifiedHeader>,
     sets: Vec<(Hash, Arc<ValidatorSet>)>,
 }
 
@@ -146,6 +147,7 @@ impl Skeleton {
             since: now,
             peer,
             heads: Vec::new(),
+            items: Vec::new(),
             sets: Vec::new(),
         };
         let mut checks = Vec::new();
@@ -188,6 +190,7 @@ impl Skeleton {
                 state_root: header.state_root,
             };
             pending.heads.push(last);
+            pending.items.push(item.clone());
         }
         if pending.heads.is_empty() {
             return Ok(None);
@@ -196,11 +199,15 @@ impl Skeleton {
         Ok(Some(checks))
     }
 
-    /// The verdict on what [`Skeleton::answered`] gave out. `Some(peer)`: it lied.
-    pub(super) fn verdict(&mut self, ticket: u64, good: bool) -> Option<Peer> {
+    /// The verdict on what [`Skeleton::answered`] gave out: the headers, or who lied.
+    pub(super) fn verdict(
+        &mut self,
+        ticket: u64,
+        good: bool,
+    ) -> Option<Result<Vec<CertifiedHeader>, Peer>> {
         let pending = self.pending.take_if(|p| p.ticket == ticket)?;
         if !good {
-            return Some(pending.peer);
+            return Some(Err(pending.peer));
         }
         self.sets.extend(pending.sets);
         for head in pending
@@ -210,6 +217,6 @@ impl Skeleton {
         {
             self.heads.insert(head.height.0, head);
         }
-        None
+        Some(Ok(pending.items))
     }
 }

@@ -116,8 +116,10 @@ impl Machine {
             }
             Input::Headers { peer, headers } => self.headers(at, peer, &headers),
             Input::HeadersVerdict { ticket, good } => {
-                if let Some(liar) = self.skeleton.verdict(ticket, good) {
-                    self.fault(liar, Fault::BadCertificate);
+                match self.skeleton.verdict(ticket, good) {
+                    Some(Err(liar)) => self.fault(liar, Fault::BadCertificate),
+                    Some(Ok(headers)) => self.effects.push_back(Effect::Headers(headers)),
+                    None => {}
                 }
                 self.replan = true;
             }
@@ -155,17 +157,6 @@ impl Machine {
     /// The verified slot header at a height above the tip.
     pub fn slot_head(&self, height: Height) -> Option<SlotHead> {
         self.skeleton.at(height.0).copied()
-    }
-
-    /// The set with this hash, if it decides heights near the tip or above a verified slot header.
-    pub fn set(&self, hash: &Hash) -> Option<Arc<ValidatorSet>> {
-        self.skeleton.set(hash).cloned()
-    }
-
-    /// Whether all slot headers that peers have are verified.
-    pub fn headers_done(&self, now: Now) -> bool {
-        let best = self.peers.best(now.mono);
-        !self.skeleton.is_busy() && best.is_some() && self.headers_to.is_some()
     }
 
     fn arrived(&mut self, now: MonoUs, peer: Peer, block: Arc<Block>, certificate: Certificate) {
@@ -235,10 +226,12 @@ impl Machine {
         let Some(best) = self.peers.best(now).filter(|_| self.begun.is_some()) else {
             return;
         };
+        // For a snapshot every slot header counts.
+        let least = if self.bodies { LAG_FOR_HEADERS } else { 1 };
         let grown = self
             .headers_to
-            .is_none_or(|to| best >= to.saturating_add(LAG_FOR_HEADERS));
-        if self.skeleton.is_busy() || !grown || self.lag(now) < LAG_FOR_HEADERS {
+            .is_none_or(|to| best >= to.saturating_add(least));
+        if self.skeleton.is_busy() || !grown || self.lag(now) < least {
             return;
         }
         let from = self.skeleton.top().height;

@@ -18,6 +18,7 @@
 //! An answer to a request ends after the number of blocks asked for, or with the block that brings it to
 //! [`SYNC_ANSWER_BYTES`]; both sides count alike, so an answer needs no end mark. Blocks come in order of height.
 
+pub mod fetch;
 mod headers;
 mod machine;
 mod peers;
@@ -26,6 +27,8 @@ mod serve;
 mod testkit;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_fetch;
 pub mod trust;
 mod window;
 
@@ -210,6 +213,8 @@ pub enum Effect {
         /// Their signatures.
         checks: Vec<Check>,
     },
+    /// Slot headers whose signatures hold, each following the one before.
+    Headers(Vec<CertifiedHeader>),
     /// Ask a peer where it stands (a ping does).
     Refresh {
         /// Whom.

@@ -424,6 +424,7 @@ impl Sim {
                 self.answer(peer, from, count);
             }
             Effect::Refresh { peer } => self.announce(peer),
+            Effect::Headers(_) => {}
             Effect::RequestHeaders { peer, from } => self.answer_headers(peer, from),
             Effect::VerifyHeaders { ticket, checks } => {
                 let good = crate::crypto::verify::verify_all(&checks);

@@ -18,12 +18,13 @@ use timecoin::node::datadir::DataDir;
 use timecoin::node::files;
 use timecoin::node::keys::{self, KeyKind};
 use timecoin::node::provision::{Plan, make_network, node_dir};
-use timecoin::storage::LedgerStore;
+use timecoin::replica::record::{Position, Record, Step};
+use timecoin::storage::{KvStore, LedgerStore};
 use timecoin::types::address::{Network, Program};
 use timecoin::types::amount::Amount;
 use timecoin::types::bitmap::Bitmap;
 use timecoin::types::block::{Block, Certificate, Commit};
-use timecoin::types::ids::{Branch, EraRound, MasternodeId, OutPoint, Round};
+use timecoin::types::ids::{Branch, Era, EraRound, Height, MasternodeId, OutPoint, Round};
 use timecoin::types::masternode::SlotPart;
 use timecoin::types::transaction::{
     TX_VERSION, Transaction, Tx, TxBody, TxKind, TxOutput, Witness,
@@ -95,7 +96,7 @@ pub fn make(dir: &Path, wanted: &Wanted, with_chain: usize, now_ms: u64) -> Made
         dir: dir.to_path_buf(),
         nodes: (0..wanted.nodes).map(endpoint).collect(),
         slot_interval_s: None,
-        seed: Some(7),
+        seed: None,
         now_ms: now_ms - span,
     };
     let mut genesis = make_network(&plan).expect("a network");
@@ -117,7 +118,11 @@ pub fn make(dir: &Path, wanted: &Wanted, with_chain: usize, now_ms: u64) -> Made
         SecretKey::from_seed(&keys::load(&file, KeyKind::Operator).expect("an operator key"))
     };
     let ids = genesis.masternodes.iter().map(|m| m.id());
-    let operators = ids.zip(nodes.iter().map(operator)).collect();
+    // Those that hold the chain have decided it; the others were away from the beginning.
+    let operators = ids
+        .zip(nodes.iter().map(operator))
+        .take(with_chain)
+        .collect();
     let ledger = DataDir::new(&nodes[0]).ledger();
     let mut maker = Maker {
         state: State::genesis(&genesis),
@@ -140,12 +145,29 @@ pub fn make(dir: &Path, wanted: &Wanted, with_chain: usize, now_ms: u64) -> Made
         nodes,
     };
     drop(maker);
+    for node in &made.nodes[..with_chain] {
+        signed_up_to(&DataDir::new(node), made.height);
+    }
     for node in &made.nodes[1..with_chain] {
         let to = DataDir::new(node).ledger();
         std::fs::create_dir_all(&to).expect("a directory");
         std::fs::copy(ledger.join("data.mdb"), to.join("data.mdb")).expect("a copy");
     }
     made
+}
+
+/// A signer store that remembers having signed all of the chain.
+fn signed_up_to(datadir: &DataDir, height: u64) {
+    std::fs::remove_dir_all(datadir.signer()).expect("a signer store");
+    let (store, _) = KvStore::open(&datadir.signer()).expect("a new signer store");
+    let mark = Record::HighWater(Position {
+        era: Era(0),
+        height: Height(height),
+        round: Round(u32::MAX),
+        step: Step::Precommit,
+    });
+    let renewed = store.renew(&[(mark.key(), mark.value())]);
+    renewed.expect("a store that is trusted");
 }
 
 impl Maker {
@@ -274,14 +296,14 @@ impl Maker {
         };
         let message = body.signing_hash(self.state.chain_id());
         let secret = |id: &MasternodeId| self.operators.iter().find(|(i, _)| i == id);
-        let signatures = set
-            .members()
-            .iter()
-            .filter_map(|m| secret(&m.id).map(|(_, key)| key.sign(&message)));
+        let members = set.members().iter().enumerate();
+        let signing: Vec<_> = members
+            .filter_map(|(i, m)| secret(&m.id).map(|(_, key)| (i, key.sign(&message))))
+            .collect();
         Commit {
             at,
-            signers: Bitmap::from_ones(set.len(), 0..set.len()),
-            signatures: BoundedVec::take_from(signatures),
+            signers: Bitmap::from_ones(set.len(), signing.iter().map(|(i, _)| *i)),
+            signatures: BoundedVec::take_from(signing.into_iter().map(|(_, s)| s)),
         }
     }
 }

@@ -41,6 +41,40 @@ pub(super) enum Sub {
     Topology(Topology),
     Db(Db),
     Trust(Trust),
+    Snapshot(Snapshot),
+}
+
+/// Make a snapshot of the ledger, or the ledger of a snapshot. The node must not run; a running one makes and fetches them by itself.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "snapshot", help_triggers("-h", "--help"))]
+pub(super) struct Snapshot {
+    #[argh(subcommand)]
+    pub(super) sub: SnapshotSub,
+}
+
+#[derive(FromArgs, ArgsInfo)]
+#[argh(subcommand)]
+pub(super) enum SnapshotSub {
+    Create(SnapshotCreate),
+    Load(SnapshotLoad),
+}
+
+/// Make a snapshot of the newest slot block in a new directory.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "create", help_triggers("-h", "--help"))]
+pub(super) struct SnapshotCreate {
+    /// directory to make (default: DATADIR/snapshots/HEIGHT, from where the node serves it)
+    #[argh(positional)]
+    pub(super) dir: Option<std::path::PathBuf>,
+}
+
+/// Make the ledger of a snapshot, after checking all of it against certified headers from the genesis on. A ledger that is there is removed.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "load", help_triggers("-h", "--help"))]
+pub(super) struct SnapshotLoad {
+    /// directory of the snapshot
+    #[argh(positional)]
+    pub(super) dir: std::path::PathBuf,
 }
 
 /// Vouch for a block that you have compared with other operators: a node that was away for too long trusts the chain again from there. The node must not run.
@@ -215,6 +249,16 @@ pub(super) struct Db {
 pub(super) enum DbSub {
     Verify(DbVerify),
     Rebuild(DbRebuild),
+    Prune(DbPrune),
+}
+
+/// Remove old blocks, but for headers and certificates of slot blocks. The node must not run; a running one does it in pieces.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "prune", help_triggers("-h", "--help"))]
+pub(super) struct DbPrune {
+    /// blocks to keep (default: as storage.prune and storage.prune_mb say; never fewer than 1000)
+    #[argh(option, arg_name = "number")]
+    pub(super) blocks: Option<u64>,
 }
 
 /// Move a damaged ledger aside, so that the next start fetches it from peers and verifies it. The node must not run.

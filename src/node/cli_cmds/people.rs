@@ -89,6 +89,9 @@ fn sync_text(sync: &Value) -> String {
             )
         }
     };
+    if let Some(pieces) = sync["snapshot"]["pieces"].as_u64() {
+        text = format!("fetching a snapshot: {pieces} of 257 pieces");
+    }
     if let Some(reason) = sync["trust"]["reason"].as_str() {
         text.push_str(&format!("\n{reason}"));
     }

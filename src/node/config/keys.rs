@@ -208,7 +208,7 @@ pub fn keys() -> &'static [KeySpec] {
     &KEYS
 }
 
-static KEYS: [KeySpec; 47] = [
+static KEYS: [KeySpec; 51] = [
     value("node", "network", Kind::Choice(&["main", "test", "dev"]), "\"main\"")
         .help("The network. main and test need a genesis file; dev makes its own when the data directory is empty."),
     derived("node", "datadir", Kind::Path, "~/.timecoin/NETWORK")
@@ -251,6 +251,12 @@ static KEYS: [KeySpec; 47] = [
         .help("Calls per second by one user, a batch counting each of its calls; beyond it 429. 0 = no limit."),
     number("storage", "map_size_gib", (1, 16_384), "64", "GiB")
         .help("Address space reserved for the ledger. The file is sparse and grows only with its content; when it is full the node stops signing and tries again every second."),
+    number("storage", "prune", (0, 1_000_000_000), "0", "blocks")
+        .help("Blocks kept; older ones go, but for headers and certificates of slot blocks. At least the last max_reorg (1000) blocks and those above the snapshots that are served always stay. 0 = all."),
+    number("storage", "prune_mb", (0, 100_000_000), "0", "MB")
+        .help("Bytes of blocks kept; beyond it the oldest go, within the same bounds. 0 = no bound."),
+    number("storage", "snapshot_interval", (0, 1_000_000), "144", "slot blocks")
+        .help("A snapshot for nodes that join is made in the background every so many slot blocks; the newest two are kept and served. 0 = none."),
     number("mempool", "max_mb", (8, 1_024), "64", "MB")
         .help("Bytes of waiting transactions. Beyond it those with the lowest fee rate leave first."),
     number("mempool", "max_count", (100, 1_000_000), "50000", "transactions")
@@ -270,6 +276,8 @@ static KEYS: [KeySpec; 47] = [
         .help("full checks every signature of every block. certified leaves out those of transactions at or below the newest slot header that a quorum of a trusted set stands behind, and nothing else."),
     value("sync", "trusted", Kind::Block, "\"\"")
         .help("A block that you vouch for: no other one of its height is taken, and if it is young enough a node that was away for longer than the trusting period signs again once it has reached it. \"timed trust\" does the same for a block whose network stood still."),
+    value("sync", "snapshot", Kind::Bool, "false")
+        .help("A node without a ledger fetches a snapshot of the newest slot block that its peers offer, every piece checked against certified headers, instead of all blocks; so does one that is behind the blocks its peers keep."),
     value("wallet", "enable", Kind::Bool, "true")
         .help("Whether this node holds wallets. Without, the wallet methods are not there."),
     derived("wallet", "default", Kind::Name, "\"default\" on dev, else empty")

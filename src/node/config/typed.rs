@@ -89,6 +89,12 @@ pub struct Rpc {
 pub struct Storage {
     /// Address space of the ledger environment, bytes.
     pub map_size: usize,
+    /// Blocks kept; 0: all.
+    pub prune: u64,
+    /// Bytes of blocks kept; 0: no bound.
+    pub prune_bytes: u64,
+    /// Slot blocks between snapshots; 0: none are made.
+    pub snapshot_interval: u64,
 }
 
 /// `[sync]`
@@ -96,6 +102,8 @@ pub struct Storage {
 pub struct Sync {
     /// F3: signatures of transactions below a trusted slot header are not checked.
     pub certified: bool,
+    /// F4: a snapshot is fetched instead of all blocks.
+    pub snapshot: bool,
     /// F2: a block that the operator vouches for.
     pub trusted: Option<(Height, BlockId)>,
 }
@@ -245,6 +253,9 @@ impl<'a> Reader<'a> {
             rpc: self.rpc()?,
             storage: Storage {
                 map_size: self.bytes("storage", "map_size_gib", 1 << 30)?,
+                prune: self.number("storage", "prune")?,
+                prune_bytes: self.number("storage", "prune_mb")? * 1_000_000,
+                snapshot_interval: self.number("storage", "snapshot_interval")?,
             },
             mempool: Mempool {
                 max_size: self.bytes("mempool", "max_mb", 1_000_000)?,
@@ -270,6 +281,7 @@ impl<'a> Reader<'a> {
         let parse = |text: &str| crate::node::trust::parse_root(text);
         Ok(Sync {
             certified: self.text("sync", "verify")? == "certified",
+            snapshot: self.flag("sync", "snapshot")?,
             trusted: match trusted.is_empty() {
                 true => None,
                 false => Some(parse(&trusted).map_err(ConfigError::Conflict)?),

@@ -7,7 +7,8 @@ use crate::node::datadir::{DataDir, DirLock, OperatorLock, lock_operator_key};
 use crate::node::exit::Exit;
 use crate::node::keys::{self, KeyKind};
 use crate::node::run::RunError;
-use crate::storage::{KvStore, LedgerStore, Signer, StorageError};
+use crate::node::snapshots;
+use crate::storage::{KvStore, LedgerStore, Retention, Signer, StorageError};
 use crate::types::genesis::Genesis;
 use std::sync::Arc;
 
@@ -67,7 +68,13 @@ pub(super) fn open(config: &Config) -> Result<Opened, RunError> {
             Some((secret, lock_operator_key(&name.0)?))
         }
     };
+    let adopted = snapshots::adopt_incoming(config, &datadir, &genesis);
+    adopted.map_err(|error| RunError::new(error, Exit::Data))?;
     let ledger = LedgerStore::open(&datadir.ledger(), config.storage.map_size, &genesis)?;
+    ledger.retain(Retention {
+        blocks: config.storage.prune,
+        bytes: config.storage.prune_bytes,
+    });
     let signer = match operator.is_some() {
         true => Some(KvStore::open(&datadir.signer())?),
         false => None,

@@ -19,6 +19,7 @@ use crate::node::netthread::{self, NetThread, RpcJob};
 use crate::node::publish::{Publisher, Shared};
 use crate::node::queues::{self, Outlet, queue};
 use crate::node::rpcthreads::{self, Answers, Notifier};
+use crate::node::snapshots::{self, Shelf};
 use crate::node::syncer::{self, Blocks, SyncInput, Syncer};
 use crate::p2p::machine as p2p;
 use crate::replica::machine::Replica;
@@ -112,9 +113,26 @@ pub(super) struct Site<'a> {
     pub(super) limits: MempoolLimits,
     pub(super) durable: Height,
     pub(super) wires: Wires,
+    pub(super) shelf: Shelf,
+    pub(super) adopt: Arc<AtomicBool>,
 }
 
 impl Site<'_> {
+    /// The thread that makes snapshots in the background.
+    pub(super) fn snapshots(&self, opened: &Opened) -> Result<JoinHandle<()>, RunError> {
+        let (ledger, root) = (opened.ledger.clone(), opened.datadir.snapshots());
+        let (shelf, stop) = (self.shelf.clone(), self.stopping.clone());
+        let interval = self.config.storage.snapshot_interval;
+        snapshots::tidy(&ledger, &root, &shelf);
+        let thread = std::thread::Builder::new().name("snapshots".into());
+        let thread = thread.spawn(move || {
+            if interval > 0 {
+                snapshots::keeper(&ledger, &root, interval, &shelf, &stop);
+            }
+        });
+        thread.map_err(|e| RunError::new(e, Exit::Internal))
+    }
+
     pub(super) fn blocks(&self, opened: &Opened) -> Blocks {
         Blocks {
             ledger: opened.ledger.clone(),
@@ -166,6 +184,13 @@ impl Site<'_> {
             machine: crate::sync::Machine::new(opened.genesis.chain_id(), applied, root),
             certified: self.config.sync.certified,
             told: crate::base::time::MonoUs(0),
+            snapshots: syncer::Snapshots {
+                shelf: self.shelf.clone(),
+                root: opened.datadir.snapshots(),
+                wanted: self.config.sync.snapshot,
+                download: None,
+                adopt: self.adopt.clone(),
+            },
             blocks: self.blocks(opened),
             out: syncer::Outlets {
                 net: self.wires.net.0.clone(),
@@ -252,6 +277,7 @@ impl Site<'_> {
             gauges,
             queues: self.wires.viewers(),
             log_filter: Mutex::new(self.config.log.level.clone()),
+            adopt: self.adopt.clone(),
             wake_net: self.wake_net.clone(),
             operator: opened.operator.as_ref().map(|(key, _)| key.clone()),
         })

@@ -324,6 +324,8 @@ pub(super) fn start(config: &Config, mut opened: Opened) -> Result<Running, RunE
         limits,
         durable,
         wires: Wires::new(),
+        shelf: Default::default(),
+        adopt: Arc::default(),
     };
     let machine = peer_machine(config, &opened, &replica, clock.now());
     *site.shared.bans.write() = Arc::new(machine.reputation().bans().cloned().collect());
@@ -352,7 +354,8 @@ pub(super) fn start(config: &Config, mut opened: Opened) -> Result<Running, RunE
             std::process::exit(i32::from(Exit::Io.code()))
         })
     })?;
-    let others = site.rpc(&opened, &service, workers, notify_meter)?;
+    let mut others = site.rpc(&opened, &service, workers, notify_meter)?;
+    others.push(site.snapshots(&opened)?);
     let mut handler = site.net_handler(machine)?;
     let stop = site.stopping.clone();
     let net_thread = spawn(net_meter, &threads.net, move |mut meter| {

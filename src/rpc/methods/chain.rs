@@ -148,7 +148,7 @@ pub const METHODS: &[MethodSpec] = &[
                   slot block that is believed; an unanchored node follows and serves and signs nothing (timed trust).",
         args: &[],
         result: "{ syncing, height, durable_height, target_height, blocks_behind, headers, started_at, progress, blocks_per_second, \
-                 time_left, waiting_for, peers_asked, ranges_in_flight, bytes_in_flight, trust: { anchored, anchor, reason, \
+                 time_left, waiting_for, peers_asked, snapshot: { height, pieces, of } or null, ranges_in_flight, bytes_in_flight, trust: { anchored, anchor, reason, \
                  trusted }, phase }",
         example: "",
         while_starting: true,
@@ -164,8 +164,9 @@ fn getblockchaininfo(call: &Call<'_>, _: &Args) -> Result<Reply, RpcError> {
     } else {
         view.tip.height.0 as f64 / target.0 as f64
     };
+    let base = call.node().ledger().base()?;
     let size = call.node().vitals().ledger_size.map_or(0, |(used, _)| used);
-    Ok(json!({
+    let mut info = json!({
         "chain": json::chain_name(call.network()),
         "blocks": view.tip.height.0,
         "headers": target.0,
@@ -179,15 +180,20 @@ fn getblockchaininfo(call: &Call<'_>, _: &Args) -> Result<Reply, RpcError> {
         "initialblockdownload": view.sync.active,
         "chainwork": json::CHAINWORK,
         "size_on_disk": size,
-        "pruned": false,
+        "pruned": base.0 > 0,
         "warnings": view.warnings,
         "chain_id": call.node().facts().chain.to_string(),
         "durable_height": view.durable.0,
         "era": view.era.0,
         "branch": view.branch.0,
         "slot_index": view.slot_index.0,
-    })
-    .into())
+    });
+    // As Bitcoin Core: present only when pruned.
+    if base.0 > 0 {
+        info["pruneheight"] = json!(base.0 + 1);
+        info["automatic_pruning"] = json!(true);
+    }
+    Ok(info.into())
 }
 
 fn getblockcount(call: &Call<'_>, _: &Args) -> Result<Reply, RpcError> {
@@ -385,6 +391,9 @@ fn getsyncinfo(call: &Call<'_>, _: &Args) -> Result<Reply, RpcError> {
         "time_left": view.sync.left_s.filter(|_| view.sync.active),
         "waiting_for": view.sync.waiting,
         "peers_asked": view.sync.peers,
+        "snapshot": view.sync.snapshot.map(|(height, pieces)| json!({
+            "height": (height.0 > 0).then_some(height.0), "pieces": pieces, "of": 257,
+        })),
         "ranges_in_flight": view.sync.ranges,
         "bytes_in_flight": view.sync.bytes,
         "trust": {
