@@ -14,6 +14,7 @@ pub mod devnet;
 pub mod disks;
 pub mod exit;
 pub mod files;
+pub mod forkfile;
 pub mod handle;
 pub mod keys;
 pub mod logging;

@@ -372,6 +372,7 @@ impl Syncer {
             }
             // Taken care of by the loop.
             Effect::SetDeadline(_) | Effect::Verify { .. } => {}
+            Effect::Stray { peer } => self.out.reports.put(Report::Strayed(PeerId(peer))),
         }
     }
 }

@@ -10,6 +10,7 @@ mod crash;
 mod env;
 pub mod error;
 pub mod reader;
+mod rewind;
 pub mod schema;
 pub mod signer;
 pub mod snapshot;

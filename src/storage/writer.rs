@@ -19,6 +19,7 @@ use crate::ledger::utxo::BUCKET_COUNT;
 use crate::types::address::Program;
 use crate::types::block::{Block, Certificate, Header};
 use crate::types::codec;
+use crate::types::fork::Decision;
 use crate::types::genesis::Genesis;
 use crate::types::ids::*;
 use crate::types::validators::ValidatorSet;
@@ -48,7 +49,7 @@ pub struct LedgerStats {
 }
 
 /// What a batch does to one coin on disk. Coins made and spent within it do nothing.
-enum Change {
+pub(super) enum Change {
     Create(Coin),
     Spend(Coin),
 }
@@ -133,6 +134,16 @@ impl LedgerStore {
         Ok(())
     }
 
+    /// A write transaction; the caller is the one thread that writes.
+    pub(super) fn write(&self) -> Result<Write<'_>, StorageError> {
+        self.0.env.write()
+    }
+
+    /// What was committed is the tip now.
+    pub(super) fn set_tip(&self, state: State) {
+        *self.0.tip.write() = state;
+    }
+
     /// Sizes and numbers of entries.
     pub fn stats(&self) -> Result<LedgerStats, StorageError> {
         let view = self.snapshot()?;
@@ -215,6 +226,21 @@ impl LedgerStore {
 impl CoinView for LedgerStore {
     fn coin(&self, outpoint: &OutPoint) -> Result<Option<Coin>, ViewError> {
         LedgerStore::coin(self, outpoint).map_err(|e| ViewError(e.to_string()))
+    }
+    fn decision(&self, height: Height) -> Result<Option<Decision>, ViewError> {
+        let read = || {
+            let view = self.snapshot()?;
+            let (header, certificate) = (view.header(height)?, view.certificate(height)?);
+            Ok(header.zip(certificate))
+        };
+        let found = read().map_err(|e: StorageError| ViewError(e.to_string()))?;
+        Ok(found.map(|(header, certificate)| Decision {
+            header,
+            certificate,
+        }))
+    }
+    fn deciders_of(&self, height: Height) -> Result<Option<Arc<ValidatorSet>>, ViewError> {
+        LedgerStore::deciders_of(self, height).map_err(|e| ViewError(e.to_string()))
     }
 }
 
@@ -426,7 +452,7 @@ fn net_changes(
     Ok(net)
 }
 
-fn put_coins(
+pub(super) fn put_coins(
     write: &mut Write<'_>,
     dir: &Path,
     net: &BTreeMap<OutPoint, Change>,

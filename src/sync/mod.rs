@@ -41,7 +41,7 @@ use crate::crypto::hash::Hash;
 use crate::crypto::verify::{Check, Verified};
 use crate::ledger::state::State;
 use crate::types::block::{Block, Certificate, CertifiedHeader};
-use crate::types::ids::{BlockId, ChainId, Height};
+use crate::types::ids::{BlockId, ChainId, Era, Height, MasternodeId};
 use crate::types::validators::ValidatorSet;
 use std::sync::Arc;
 
@@ -101,11 +101,41 @@ pub struct Applied {
     pub validators_hash: Hash,
     /// The latest slot block at or below it.
     pub slot: SlotHead,
+    /// Eras known and who has no vote in them (B6).
+    pub bars: Bars,
+    /// The block that stays at the height of the last fork: any other there is of a branch that is gone.
+    pub pin: Option<(Height, BlockId)>,
+}
+
+/// Who has no vote in the certificates of which era: culprits of forks whose evidence is due (B6).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Bars(Vec<(Era, Vec<MasternodeId>)>);
+
+impl Bars {
+    /// Of the era of `state`, and the next one if its RecoveryCert is at hand.
+    fn of(state: &State) -> Bars {
+        let mut ids: Vec<MasternodeId> = state.eras.culprits.iter().map(|e| e.offender).collect();
+        let mut bars = vec![(state.tip.era, ids.clone())];
+        if let Some(next) = &state.next_era {
+            ids.extend(next.culprits.iter().map(|e| e.offender));
+            bars.push((next.era, ids));
+        }
+        Bars(bars)
+    }
+
+    /// `set` as it decides in `era`; `None` if the era is not known.
+    fn bar(&self, set: &Arc<ValidatorSet>, era: Era) -> Option<Arc<ValidatorSet>> {
+        let (_, ids) = self.0.iter().find(|(known, _)| *known == era)?;
+        Some(match ids.is_empty() {
+            true => set.clone(),
+            false => Arc::new(set.without(ids)),
+        })
+    }
 }
 
 impl Applied {
-    /// Of a node whose ledger is at `state`.
-    pub fn of(state: &State) -> Applied {
+    /// Of a node whose ledger is at `state`; `pin`: the block that stays after a fork.
+    pub fn of(state: &State, pin: Option<(Height, BlockId)>) -> Applied {
         let record = state.slots.records.last();
         Applied {
             height: state.height(),
@@ -120,6 +150,8 @@ impl Applied {
                 next_hash: state.validators_hash,
                 state_root: Hash::ZERO,
             },
+            bars: Bars::of(state),
+            pin,
         }
     }
 }
@@ -249,6 +281,11 @@ pub enum Effect {
         block: Arc<Block>,
         /// Its certificate, with good signatures.
         certificate: Verified<Certificate>,
+    },
+    /// A peer's blocks do not follow ours: its chain left ours at some height below (F5).
+    Stray {
+        /// Who.
+        peer: Peer,
     },
     /// Call with [`Input::Tick`] at this time; replaces the deadline set before.
     SetDeadline(Option<MonoUs>),

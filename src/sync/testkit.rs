@@ -173,6 +173,8 @@ impl Chain {
             validators_hash: validators.hash(),
             validators,
             slot: self.slot(height),
+            bars: Bars(vec![(Era(0), Vec::new())]),
+            pin: None,
         }
     }
 }
@@ -465,6 +467,7 @@ impl Sim {
                 self.faults.insert(peer);
             }
             Effect::Conflict { .. } => panic!("there is one certified chain"),
+            Effect::Stray { .. } => {}
             Effect::SetDeadline(at) => self.deadline = at,
         }
     }

@@ -11,6 +11,7 @@ use crate::node::config::Config;
 use crate::node::consensus::{Backlog, Call, ConsensusThread, Frame, Inbox, Outbox, Report};
 use crate::node::disks::{self, Progress, SignerJob};
 use crate::node::exit::Exit;
+use crate::node::forkfile::ForkFile;
 use crate::node::handle::{Handle, Ledger, Wallets};
 use crate::node::meter::{Gauge, Meter};
 use crate::node::netcmd::NetCommand;
@@ -107,6 +108,8 @@ pub(super) struct Site<'a> {
     pub(super) wake_net: WakeHandle,
     pub(super) pool: crate::node::pool::Pool,
     pub(super) stopping: Arc<AtomicBool>,
+    /// Raised to start again.
+    pub(super) restart: Arc<AtomicBool>,
     pub(super) wallets: Wallets,
     pub(super) limits: MempoolLimits,
     pub(super) durable: Height,
@@ -137,12 +140,13 @@ impl Site<'_> {
             signer.clone(),
             self.metrics.clone(),
         );
+        let forks = ForkFile::open(&opened.datadir);
         let signer_thread = spawn(
             crew.meter("signer"),
             &threads.signer,
             move |meter| match store {
                 Some(store) => disks::signer_thread(meter, &store, &jobs, &progress, &counters),
-                None => disks::no_signer_thread(meter, &jobs, &progress),
+                None => disks::no_signer_thread(meter, forks, &jobs, &progress),
             },
         )?;
         let (jobs, progress, counters) = (
@@ -158,7 +162,7 @@ impl Site<'_> {
     }
 
     pub(super) fn syncer(&self, opened: &Opened, replica: &Replica) -> Syncer {
-        let applied = crate::sync::Applied::of(replica.state());
+        let applied = crate::sync::Applied::of(replica.state(), replica.pin());
         let root = replica.trust().root().map(|root| (root.height, root.id));
         Syncer {
             clock: self.clock,
@@ -218,6 +222,7 @@ impl Site<'_> {
             backlog: Backlog::default(),
             waiting: std::collections::BTreeMap::new(),
             next_token: 0,
+            restart: self.restart.clone(),
             operators_of: None,
             status_due: None,
             status_told: crate::base::time::MonoUs(0),

@@ -3,6 +3,7 @@
 use super::RunError;
 use super::open::Opened;
 use super::site::{Site, Wires};
+use super::takeback::take_back;
 use crate::base::time::Now;
 use crate::ledger::mempool::{MempoolLimits, decode_saved};
 use crate::net::{HttpToken, NetConfig, NetError, NodeIdentity, Reactor, WakeHandle};
@@ -10,6 +11,7 @@ use crate::node::clock::Clock;
 use crate::node::config::{Config, CoreSet};
 use crate::node::datadir::{DirLock, OperatorLock};
 use crate::node::exit::Exit;
+use crate::node::forkfile::ForkFile;
 use crate::node::handle::Handle;
 use crate::node::meter::{Gauge, Meter};
 use crate::node::netcmd::NetCommand;
@@ -31,11 +33,11 @@ use crate::sync::trust::Trust;
 use crate::types::transaction::Endpoint;
 use crossbeam::channel::bounded;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 /// Room for framing beside the transactions in a mempool file, bytes.
-const SAVED_FRAMING: usize = 4 << 20;
+pub(super) const SAVED_FRAMING: usize = 4 << 20;
 
 /// A node that runs.
 pub(super) struct Running {
@@ -50,6 +52,8 @@ pub(super) struct Running {
     others: Vec<JoinHandle<()>>,
     disks: Vec<JoinHandle<()>>,
     locks: (DirLock, Option<OperatorLock>),
+    /// Raised when the node is to start again.
+    pub(super) restart: Arc<AtomicBool>,
 }
 
 /// Starts threads and keeps their gauges.
@@ -126,15 +130,16 @@ fn start_replica(
     limits: MempoolLimits,
     clock: Clock,
 ) -> Result<(Replica, Vec<Effect>), RunError> {
+    let (records, unsure) = match &opened.signer {
+        None => (ForkFile::open(&opened.datadir).records(), None),
+        Some((store, Signer::Sure)) => (store.load()?, None),
+        Some((store, Signer::Unsure(why))) => (store.load()?, Some(why.to_string())),
+    };
+    let returned = take_back(opened, &records, limits)?;
     let trust = open_trust(config, opened, clock)?;
     let state = opened.ledger.state();
     let certificate = opened.ledger.certificate(state.height())?;
     let operator = opened.operator.as_ref().map(|(secret, _)| secret.clone());
-    let (records, unsure) = match &opened.signer {
-        None => (Vec::new(), None),
-        Some((store, Signer::Sure)) => (store.load()?, None),
-        Some((store, Signer::Unsure(why))) => (store.load()?, Some(why.to_string())),
-    };
     let config = ReplicaConfig {
         rules: Default::default(),
         operator,
@@ -146,6 +151,7 @@ fn start_replica(
         certificate,
         records,
         unsure,
+        returned,
     };
     let started = Replica::start(config, disks, clock.now(), &opened.ledger);
     let started = started.map_err(|error| RunError::new(error, Exit::Data))?;
@@ -311,6 +317,7 @@ pub(super) fn start(config: &Config, mut opened: Opened) -> Result<Running, RunE
         wake_net,
         pool: verification_pool(config, &mut crew)?,
         stopping: Arc::default(),
+        restart: Arc::default(),
         wallets: wallets::load(config, &opened.datadir, &opened.ledger)?,
         limits,
         durable,
@@ -363,6 +370,7 @@ pub(super) fn start(config: &Config, mut opened: Opened) -> Result<Running, RunE
         others,
         disks: vec![signer.1, ledger.1],
         locks: (opened.lock, opened.operator.map(|(_, lock)| lock)),
+        restart: site.restart.clone(),
     })
 }
 
