@@ -6,6 +6,7 @@
 
 mod init;
 mod rebuild;
+mod recover;
 mod signer;
 mod topology;
 mod trust;
@@ -147,6 +148,9 @@ fn command(invocation: Invocation) -> Result<Exit, CommandError> {
         }
         Command::SignerInit { above, i_know } => print(&signer::init(&config, above, i_know)?),
         Command::Topology => return Ok(show(&topology::topology(&config)?)),
+        Command::Recover { branch, i_know } => {
+            return Ok(show(&recover::recover(&config, &branch, i_know)?));
+        }
         Command::Trust { block } => print(&trust::trust(&config, &block)?),
         Command::DbVerify => return Ok(show(&verify::verify(&config)?)),
         Command::DbRebuild => return Ok(show(&rebuild::rebuild(&config)?)),

@@ -274,6 +274,19 @@ impl Node for Handle {
         self.shared.finality_ms(txid)
     }
 
+    fn fork(&self) -> Option<crate::replica::fork::ForkInfo> {
+        self.ask(|replica, _, _| replica.fork(), ASK_TIMEOUT)?
+    }
+    fn recover(&self, block: BlockId) -> Result<u32, String> {
+        let stated = self.ask(
+            move |replica, now, _| replica.recover(now, block),
+            ASK_TIMEOUT,
+        );
+        match stated {
+            Some(result) => result.map_err(|error| error.to_string()),
+            None => Err("the node is busy: ask getforkinfo whether it has stated".into()),
+        }
+    }
     fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         self.wake_net.wake();

@@ -370,6 +370,12 @@ impl Node for FakeNode {
     fn finality_ms(&self, _: &Txid) -> Option<u64> {
         Some(12)
     }
+    fn fork(&self) -> Option<crate::replica::fork::ForkInfo> {
+        None
+    }
+    fn recover(&self, _: BlockId) -> Result<u32, String> {
+        Err("there is no open fork: nothing to recover from".into())
+    }
     fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
     }

@@ -9,6 +9,7 @@ use crate::crypto::hash::Hash;
 use crate::crypto::keys::{PublicKey, Signature};
 use crate::ledger::registry::Entry;
 use crate::ledger::report::SlotOutcome;
+use crate::replica::fork::ForkInfo;
 pub use crate::replica::standing::OwnStanding;
 use crate::types::address::Network;
 use crate::types::amount::Amount;
@@ -526,6 +527,10 @@ pub trait Node: Send + Sync {
     fn track(&self, txid: &Txid) -> Option<Track>;
     /// Milliseconds from first seen here to decided, while that is remembered.
     fn finality_ms(&self, txid: &Txid) -> Option<u64>;
+    /// The fork that is open, else the last one that ended.
+    fn fork(&self) -> Option<ForkInfo>;
+    /// B6 step 7: states which branch stays; the attempt, or why not.
+    fn recover(&self, block: BlockId) -> Result<u32, String>;
     /// Asks the node to stop.
     fn stop(&self);
     /// Changes the log filter (`info`, `debug,net=trace`); the error says what is wrong with it.

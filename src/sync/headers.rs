@@ -42,7 +42,7 @@ struct Pending {
 /// The verified slot headers above the tip.
 pub(super) struct Skeleton {
     heads: BTreeMap<u64, SlotHead>,
-    bars: Bars,
+    bars: Arc<Bars>,
     sets: BTreeMap<Hash, Arc<ValidatorSet>>,
     /// The latest slot block at or below the tip.
     base: SlotHead,

@@ -182,6 +182,7 @@ impl Machine {
         }
         if self
             .tip
+            .bars
             .pin
             .is_some_and(|(at, stays)| at.0 == height && stays != id)
         {

@@ -101,31 +101,33 @@ pub struct Applied {
     pub validators_hash: Hash,
     /// The latest slot block at or below it.
     pub slot: SlotHead,
-    /// Eras known and who has no vote in them (B6).
-    pub bars: Bars,
-    /// The block that stays at the height of the last fork: any other there is of a branch that is gone.
-    pub pin: Option<(Height, BlockId)>,
+    /// What is known of forks (B6).
+    pub bars: Arc<Bars>,
 }
 
-/// Who has no vote in the certificates of which era: culprits of forks whose evidence is due (B6).
+/// Who has no vote in the certificates of which era: culprits of forks whose evidence is due; and what stays (B6).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Bars(Vec<(Era, Vec<MasternodeId>)>);
+pub struct Bars {
+    eras: Vec<(Era, Vec<MasternodeId>)>,
+    /// The block that stays at the height of the last fork: any other there is of a branch that is gone.
+    pin: Option<(Height, BlockId)>,
+}
 
 impl Bars {
     /// Of the era of `state`, and the next one if its RecoveryCert is at hand.
-    fn of(state: &State) -> Bars {
+    fn of(state: &State, pin: Option<(Height, BlockId)>) -> Bars {
         let mut ids: Vec<MasternodeId> = state.eras.culprits.iter().map(|e| e.offender).collect();
-        let mut bars = vec![(state.tip.era, ids.clone())];
+        let mut eras = vec![(state.tip.era, ids.clone())];
         if let Some(next) = &state.next_era {
             ids.extend(next.culprits.iter().map(|e| e.offender));
-            bars.push((next.era, ids));
+            eras.push((next.era, ids));
         }
-        Bars(bars)
+        Bars { eras, pin }
     }
 
     /// `set` as it decides in `era`; `None` if the era is not known.
     fn bar(&self, set: &Arc<ValidatorSet>, era: Era) -> Option<Arc<ValidatorSet>> {
-        let (_, ids) = self.0.iter().find(|(known, _)| *known == era)?;
+        let (_, ids) = self.eras.iter().find(|(known, _)| *known == era)?;
         Some(match ids.is_empty() {
             true => set.clone(),
             false => Arc::new(set.without(ids)),
@@ -150,8 +152,7 @@ impl Applied {
                 next_hash: state.validators_hash,
                 state_root: Hash::ZERO,
             },
-            bars: Bars::of(state),
-            pin,
+            bars: Arc::new(Bars::of(state, pin)),
         }
     }
 }

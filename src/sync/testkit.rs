@@ -173,8 +173,10 @@ impl Chain {
             validators_hash: validators.hash(),
             validators,
             slot: self.slot(height),
-            bars: Bars(vec![(Era(0), Vec::new())]),
-            pin: None,
+            bars: Arc::new(Bars {
+                eras: vec![(Era(0), Vec::new())],
+                pin: None,
+            }),
         }
     }
 }

@@ -41,6 +41,7 @@ pub(super) enum Sub {
     Topology(Topology),
     Db(Db),
     Trust(Trust),
+    Recover(Recover),
 }
 
 /// Vouch for a block that you have compared with other operators: a node that was away for too long trusts the chain again from there. The node must not run.
@@ -50,6 +51,18 @@ pub(super) struct Trust {
     /// height and id of the block, as HEIGHT:ID
     #[argh(positional)]
     pub(super) block: String,
+}
+
+/// State which branch of a fork stays, by the running node of the data directory, after operators have agreed (see getforkinfo).
+#[derive(FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "recover", help_triggers("-h", "--help"))]
+pub(super) struct Recover {
+    /// block of the branch that stays, as getforkinfo shows it
+    #[argh(option, arg_name = "id")]
+    pub(super) branch: String,
+    /// the conditions are known and hold; without this they are shown and nothing is done
+    #[argh(switch)]
+    pub(super) i_know: bool,
 }
 
 /// Make keys and a commented configuration file in the data directory. Takes --network and --datadir.

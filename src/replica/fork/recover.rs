@@ -173,6 +173,10 @@ impl Replica {
         self.state_branch(attempt, Some(block))
             .map_err(RecoverError::Refused)?;
         self.tend_case(now);
+        if let Some(case) = &mut self.forks.case {
+            // The record waits to be written: at once, not in a while.
+            case.due = now.mono;
+        }
         Ok(attempt)
     }
 }
