@@ -3,8 +3,10 @@
 
 use crate::crypto::hash::{Domain, hash};
 use crate::ledger::apply::Delta;
-use crate::types::ids::OutPoint;
+use crate::types::fork::Decision;
+use crate::types::ids::{Height, OutPoint};
 use crate::types::transaction::TxOutput;
+use crate::types::validators::ValidatorSet;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -29,6 +31,16 @@ pub struct ViewError(pub String);
 pub trait CoinView {
     /// The coin at `outpoint`, `None` if there is none or it is spent.
     fn coin(&self, outpoint: &OutPoint) -> Result<Option<Coin>, ViewError>;
+
+    /// What was decided at a height, if the view remembers: a ledger does, coins alone do not.
+    fn decision(&self, _height: Height) -> Result<Option<Decision>, ViewError> {
+        Ok(None)
+    }
+
+    /// The set that decided a height, as far back as undo reaches.
+    fn deciders_of(&self, _height: Height) -> Result<Option<Arc<ValidatorSet>>, ViewError> {
+        Ok(None)
+    }
 }
 
 /// A sorted list of coins, as [`Delta`] holds them.

@@ -72,6 +72,13 @@ pub enum Command {
     },
     /// Show threads, their cores, and the queues between them.
     Topology,
+    /// State which branch of a fork stays.
+    Recover {
+        /// Its block.
+        branch: String,
+        /// Whether the conditions are known.
+        i_know: bool,
+    },
     /// Vouch for a block (F2).
     Trust {
         /// `HEIGHT:ID`.
@@ -288,6 +295,7 @@ fn command(timed: args::Timed) -> Result<Command, String> {
             }
             args::SnapshotSub::Load(args::SnapshotLoad { dir }) => Command::SnapshotLoad { dir },
         },
+        Some(Sub::Recover(args::Recover { branch, i_know })) => Command::Recover { branch, i_know },
         Some(Sub::Db(args::Db { sub })) => match sub {
             args::DbSub::Verify(args::DbVerify {}) => Command::DbVerify,
             args::DbSub::Rebuild(args::DbRebuild {}) => Command::DbRebuild,

@@ -24,6 +24,7 @@ use serde_json::Value;
 use super::exit::Exit;
 use crate::rpc::registry;
 use args::{ProofSub, Sub, TimeCli};
+pub use connect::client_of;
 use output::{CliError, Output};
 pub use parse::commands;
 use parse::{Parsed, parse};

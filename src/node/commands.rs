@@ -7,6 +7,7 @@
 mod init;
 mod prune;
 mod rebuild;
+mod recover;
 mod signer;
 mod snapshot;
 mod topology;
@@ -149,6 +150,9 @@ fn command(invocation: Invocation) -> Result<Exit, CommandError> {
         }
         Command::SignerInit { above, i_know } => print(&signer::init(&config, above, i_know)?),
         Command::Topology => return Ok(show(&topology::topology(&config)?)),
+        Command::Recover { branch, i_know } => {
+            return Ok(show(&recover::recover(&config, &branch, i_know)?));
+        }
         Command::Trust { block } => print(&trust::trust(&config, &block)?),
         Command::DbVerify => return Ok(show(&verify::verify(&config)?)),
         Command::DbPrune { blocks } => return Ok(show(&prune::prune(&config, blocks)?)),

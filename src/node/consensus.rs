@@ -77,6 +77,8 @@ pub enum Report {
     Verdicts(Vec<Result<Verified<Item>, Item>>, bool),
     /// A block that was fetched.
     Synced(Synced),
+    /// A peer's blocks do not follow this node's.
+    Strayed(PeerId),
 }
 
 /// What the thread reads.
@@ -137,6 +139,8 @@ pub struct ConsensusThread {
     pub waiting: BTreeMap<Token, Sender<Result<Txid, RpcSubmitError>>>,
     /// Next token.
     pub next_token: u64,
+    /// Raised when the node is to start again from its disks (B6 step 5).
+    pub restart: Arc<AtomicBool>,
     /// Validators' hash that net was told the operator keys of.
     pub operators_of: Option<crate::crypto::hash::Hash>,
     /// Where this node stands, when peers have not been told; and when they were told last.
@@ -300,6 +304,7 @@ impl ConsensusThread {
                 *out = out.saturating_sub(1);
                 self.feed(Input::Verdicts(verdicts))
             }
+            In::Report(Report::Strayed(peer)) => self.feed(Input::Strayed(peer)),
             In::Report(Report::Synced(synced)) => self.feed(Input::Synced(synced)),
             In::Frame(Frame::Up(peer, status)) => self.feed(Input::PeerUp(peer, status)),
             In::Frame(Frame::Masternode(peer, id)) => self.feed(Input::PeerMasternode(peer, id)),
@@ -396,6 +401,10 @@ impl ConsensusThread {
                 Effect::Advanced(status, set) => {
                     self.advanced(status, set);
                 }
+                Effect::Restart => {
+                    log::warn!("the fork has ended: this node starts again in the next era");
+                    self.restart.store(true, Ordering::Release);
+                }
                 Effect::Event(event) => {
                     self.publisher.event(self.clock.now(), &self.replica, event)
                 }
@@ -409,7 +418,7 @@ impl ConsensusThread {
 
     fn advanced(&mut self, status: Status, _set: Arc<crate::types::validators::ValidatorSet>) {
         self.status_due = Some(status);
-        let applied = crate::sync::Applied::of(self.replica.state());
+        let applied = crate::sync::Applied::of(self.replica.state(), self.replica.pin());
         self.outbox.sync.put(SyncInput::Applied(applied));
         self.tell_operators();
     }

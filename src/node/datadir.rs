@@ -133,6 +133,16 @@ impl DataDir {
         self.0.join("wallets")
     }
 
+    /// Payments of blocks that were taken back after a fork (B6).
+    pub fn taken_back(&self) -> PathBuf {
+        self.0.join("taken-back")
+    }
+
+    /// What a node without an operator key remembers of forks.
+    pub fn forks(&self) -> PathBuf {
+        self.0.join("forks")
+    }
+
     /// Waiting transactions over a restart.
     pub fn mempool(&self) -> PathBuf {
         self.0.join("mempool")

@@ -6,6 +6,7 @@
 
 use crate::ledger::decided::DecidedBlock;
 use crate::node::exit::Exit;
+use crate::node::forkfile::ForkFile;
 use crate::node::meter::Meter;
 use crate::replica::io::SignerBatch;
 use crate::rpc::metrics::Metrics;
@@ -161,9 +162,20 @@ pub fn storage_thread(
     }
 }
 
-/// A node without operator key signs nothing and has no signer store: what would be written is as good as durable.
-pub fn no_signer_thread(mut meter: Meter, jobs: &Receiver<SignerJob>, progress: &Progress) {
+/// A node without operator key signs nothing and has no signer store: what would be written is as good as durable, but for
+/// what it knows of forks.
+pub fn no_signer_thread(
+    mut meter: Meter,
+    mut forks: ForkFile,
+    jobs: &Receiver<SignerJob>,
+    progress: &Progress,
+) {
     while let Some(group) = gather(&mut meter, jobs) {
+        for job in &group {
+            if let Err(error) = forks.keep(&job.batch) {
+                log::error!("{error}; a fork will have to be found again after the next start");
+            }
+        }
         progress.reached(group.last().map_or(0, |job| job.number));
     }
 }

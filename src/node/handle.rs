@@ -116,7 +116,7 @@ pub struct Handle {
     /// The log filter in force.
     pub log_filter: Mutex<String>,
     /// A snapshot has been fetched: the node is to start again with it.
-    pub adopt: Arc<AtomicBool>,
+    pub restart: Arc<AtomicBool>,
     /// Wakes the net thread.
     pub wake_net: WakeHandle,
     /// The operator key, to show its possession.
@@ -296,6 +296,19 @@ impl Node for Handle {
         self.shared.bans.read().clone()
     }
 
+    fn fork(&self) -> Option<crate::replica::fork::ForkInfo> {
+        self.ask(|replica, _, _| replica.fork(), ASK_TIMEOUT)?
+    }
+    fn recover(&self, block: BlockId) -> Result<u32, String> {
+        let stated = self.ask(
+            move |replica, now, _| replica.recover(now, block),
+            ASK_TIMEOUT,
+        );
+        match stated {
+            Some(result) => result.map_err(|error| error.to_string()),
+            None => Err("the node is busy: ask getforkinfo whether it has stated".into()),
+        }
+    }
     fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         self.wake_net.wake();

@@ -15,6 +15,7 @@ pub mod disks;
 pub mod download;
 pub mod exit;
 pub mod files;
+pub mod forkfile;
 pub mod handle;
 pub mod keeper;
 pub mod keys;

@@ -109,6 +109,7 @@ fn class_of(class: Class) -> net::Class {
         Class::Liveness => net::Class::Liveness,
         Class::Sync => net::Class::Sync,
         Class::Tx => net::Class::Tx,
+        Class::Fork => net::Class::Fork,
     }
 }
 

@@ -233,6 +233,12 @@ impl Publisher {
                 log::warn!("proposed block {block} is invalid: {why}")
             }
             Event::Halted(why) => log::error!("HALTED: {why}"),
+            forks @ (Event::Forked { .. }
+            | Event::ForkCulprits(_)
+            | Event::ForkStated(..)
+            | Event::ForkEnded { .. }
+            | Event::ForkRefused(..)
+            | Event::Returned(_)) => tell_of_fork(&forks),
             Event::MempoolAccepted(txids) => {
                 self.metrics.mempool_accepted.inc_by(txids.len() as u64);
             }
@@ -503,11 +509,46 @@ pub fn view_of(replica: &Replica, info: &ConsensusInfo, parts: Parts) -> NodeVie
         },
         recent: parts.recent,
         trust: trust_view(replica, info),
-        warnings: info
-            .halted
-            .iter()
-            .chain(&info.unanchored)
-            .cloned()
-            .collect(),
+        warnings: warnings(info),
+    }
+}
+/// Alarms: what an operator must know at once.
+fn warnings(info: &ConsensusInfo) -> Vec<String> {
+    let fork = info.forked.map(|height| {
+        format!("FORK at height {height}: signing has stopped; see getforkinfo for what to do")
+    });
+    let others = info.halted.iter().chain(&info.unanchored);
+    others.cloned().chain(fork).collect()
+}
+
+/// What happens to a fork, on the log: every line says what to do or that nothing is to be done.
+fn tell_of_fork(event: &Event) {
+    match event {
+        Event::Forked {
+            height,
+            blocks: [a, b],
+            held,
+        } => {
+            let held = held.map_or("neither".into(), |block| block.to_string());
+            log::error!(
+                "FORK at height {height}: both {a} and {b} are decided; this node held {held}. It signs nothing more of this era \
+                 and goes on serving. 'time-cli getforkinfo' names the culprits and what to do"
+            );
+        }
+        Event::ForkCulprits(ids) => log::warn!("fork: {} masternodes are proved guilty", ids.len()),
+        Event::ForkStated(attempt, block) => {
+            log::warn!("fork: stated in attempt {attempt} that block {block} stays");
+        }
+        Event::ForkEnded { height, block, .. } => {
+            log::warn!("fork: a majority agrees that {block} stays at height {height}");
+        }
+        Event::ForkRefused(height, why) => {
+            log::warn!("a conflict at height {height} changes nothing: {why}");
+        }
+        Event::Returned(txids) => log::warn!(
+            "fork: {} payments of blocks that were taken back wait again; 'time-cli getforkinfo' lists them",
+            txids.len()
+        ),
+        _ => {}
     }
 }

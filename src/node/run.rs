@@ -3,6 +3,7 @@
 
 mod open;
 mod site;
+mod takeback;
 mod threads;
 
 use crate::node::config::Config;
@@ -53,7 +54,9 @@ pub fn run(config: &Config) -> u8 {
         std::process::abort();
     }));
     match start_and_wait(config) {
-        Ok(()) => Exit::Success.code(),
+        Ok(false) => Exit::Success.code(),
+        // Everything is on disk and every thread has ended: the same program takes this process over (B6 step 5, F4).
+        Ok(true) => again(),
         Err(error) => {
             log::error!("{error}");
             error.exit
@@ -61,7 +64,25 @@ pub fn run(config: &Config) -> u8 {
     }
 }
 
-fn start_and_wait(config: &Config) -> Result<(), RunError> {
+/// Starts the same program again in this process. Returns only if that fails.
+fn again() -> u8 {
+    use std::os::unix::process::CommandExt;
+    let program = match std::env::current_exe() {
+        Ok(program) => program,
+        Err(error) => {
+            log::error!("cannot start again: {error}; start the node by hand");
+            return Exit::NotReady.code();
+        }
+    };
+    let error = std::process::Command::new(program)
+        .args(std::env::args_os().skip(1))
+        .exec();
+    log::error!("cannot start again: {error}; start the node by hand");
+    Exit::NotReady.code()
+}
+
+/// Whether the node is to start again.
+fn start_and_wait(config: &Config) -> Result<bool, RunError> {
     let signals = SignalListener::start().map_err(|e| RunError::new(e, Exit::Internal))?;
     if std::env::var_os(devnet::STOP_AT_EOF).is_some() {
         stop_at_end_of_input()?;
@@ -72,33 +93,13 @@ fn start_and_wait(config: &Config) -> Result<(), RunError> {
     log::info!("ready: height {} at {}", view.tip.height, view.tip.id);
     notify::ready(&format!("height {}", view.tip.height));
     wait(config, &signals, &node);
-    let again = node.handle.adopt.load(Ordering::Acquire);
+    let again = node.handle.restart.load(Ordering::Acquire);
     if !again {
         notify::stopping();
     }
     log::info!("stopping");
     node.stop()?;
-    if again {
-        return Err(start_again());
-    }
-    Ok(())
-}
-
-/// A snapshot is there: this process becomes a new one that begins with it, as every start begins with what is on disk. Returns
-/// only if that fails.
-fn start_again() -> RunError {
-    use std::os::unix::process::CommandExt;
-    let program = std::env::current_exe();
-    let error = match program {
-        Ok(program) => std::process::Command::new(program)
-            .args(std::env::args_os().skip(1))
-            .exec(),
-        Err(error) => error,
-    };
-    RunError::new(
-        format!("cannot start again with the snapshot ({error}): start the node by hand"),
-        Exit::Internal,
-    )
+    Ok(again)
 }
 
 /// Whoever started this node holds the other end of its standard input: when that ends, so does the node.
@@ -125,9 +126,10 @@ fn wait(config: &Config, signals: &SignalListener, node: &threads::Running) {
     let interval = notify::watchdog_interval()
         .unwrap_or(Duration::from_secs(2))
         .min(Duration::from_secs(1));
-    while !node.handle.stopping.load(Ordering::Acquire)
-        && !node.handle.adopt.load(Ordering::Acquire)
-    {
+    let ends = || {
+        node.handle.stopping.load(Ordering::Acquire) || node.handle.restart.load(Ordering::Acquire)
+    };
+    while !ends() {
         match signals.receiver().recv_timeout(interval) {
             Ok(Signal::Stop) => break,
             Ok(Signal::Reload) => reload(config, node),

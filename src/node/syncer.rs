@@ -168,7 +168,7 @@ pub struct Snapshots {
     /// The one that is being fetched.
     pub download: Option<Box<Download>>,
     /// Set when one is whole: the node starts again with it.
-    pub adopt: Arc<AtomicBool>,
+    pub restart: Arc<AtomicBool>,
 }
 
 impl Syncer {
@@ -268,7 +268,7 @@ impl Syncer {
                 log::info!("the snapshot is whole: starting again with it");
                 self.snapshots.download = None;
                 self.snapshots.wanted = false;
-                self.snapshots.adopt.store(true, Ordering::Release);
+                self.snapshots.restart.store(true, Ordering::Release);
             }
         }
     }
@@ -505,6 +505,7 @@ impl Syncer {
             }
             // Taken care of by the loop.
             Effect::SetDeadline(_) | Effect::Verify { .. } => {}
+            Effect::Stray { peer } => self.out.reports.put(Report::Strayed(PeerId(peer))),
         }
     }
 }

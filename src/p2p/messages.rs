@@ -9,8 +9,9 @@ use crate::ledger::snapshot::{CHUNK_BYTES, Contents};
 use crate::types::bitmap::Bitmap;
 use crate::types::block::{Block, Certificate, CertifiedHeader, Commit, Header};
 use crate::types::codec::{self, DecodeError};
+use crate::types::fork::{Decision, ForkProof, RecoveryCert};
 use crate::types::ids::*;
-use crate::types::masternode::{Attestation, Evidence, Heartbeat, SlotPart};
+use crate::types::masternode::{Attestation, Evidence, Heartbeat, SlotPart, Statement};
 use crate::types::polka::Polka;
 use crate::types::transaction::{Endpoint, Tx};
 use crate::types::vote::{SignedProposal, Vote};
@@ -36,6 +37,8 @@ pub enum Class {
     Sync,
     /// Transactions.
     Tx,
+    /// Forks and the way out of them.
+    Fork,
 }
 
 /// A piece of a snapshot.
@@ -321,6 +324,16 @@ messages! {
     GetTx(BoundedVec<Wtxid, INV_COUNT_MAX>) = 65, FRAME_TX_INV_BYTES, Tx;
     /// Transactions.
     Txs(BoundedVec<Tx, TXS_PER_FRAME>) = 66, FRAME_TX_BYTES, Tx;
+    /// Two decisions of one height (B6).
+    ForkProof(Box<ForkProof>) = 80, FRAME_PROOF_BYTES, Fork;
+    /// Which branch of a fork a masternode held.
+    Statement(Statement) = 81, FRAME_STATEMENT_BYTES, Fork;
+    /// How an era ended.
+    RecoveryCert(Box<RecoveryCert>) = 82, FRAME_RECOVERY_BYTES, Fork;
+    /// Asks what was decided at a height: the search for the first difference between two chains.
+    GetDecision(Height) = 83, FRAME_REQUEST_BYTES, Fork;
+    /// Header and certificate of a height.
+    Decision(Box<Decision>) = 84, FRAME_CERTIFICATE_BYTES, Fork;
 }
 
 impl Message {

@@ -41,7 +41,7 @@ impl Replica {
         };
         let height = self.height.height();
         if self.build_due(now).is_some()
-            || self.guard.ready(height, &self.state.validators).is_err()
+            || self.guard.ready(height, &self.state.deciders()).is_err()
         {
             return Ok(());
         }
@@ -97,7 +97,7 @@ impl Replica {
             return self.keep_ahead(peer, Message::Proposal(Box::new(proposal)), read);
         }
         if body.height != height
-            || (body.era, body.branch) != (self.state.tip.era, self.state.tip.branch)
+            || (body.era, body.branch) != (self.state.era(), self.state.tip.branch)
         {
             return;
         }
@@ -399,6 +399,9 @@ impl Replica {
         certificate: Box<Certificate>,
         view: &dyn CoinView,
     ) -> Result<(), ViewError> {
+        if !self.forks.allows(certificate.height, certificate.block) {
+            return Ok(());
+        }
         if self.height.certificate.is_none() {
             let (block, at) = (certificate.block, certificate.commit.at);
             self.height.certificate = Some(certificate);
@@ -499,6 +502,7 @@ impl Replica {
         self.last = Some(decided.clone());
         self.last_certificate = Some(certificate.clone());
         self.out.push(Effect::WriteLedger(decided.clone()));
+        self.note_decided(&certificate);
         self.move_to(now, &decided);
         let since_parent_us = now.mono.since(self.height.since);
         let next = HeightWork::new(&self.state, self.guard.me(), self.rules, now.mono);
@@ -506,7 +510,7 @@ impl Replica {
         self.inputs.clear();
         let told = self.peers.send_certificate(now.mono, &certificate);
         self.out.extend(told);
-        let (set, me) = (self.state.validators.clone(), self.guard.me());
+        let (set, me) = (self.state.deciders(), self.guard.me());
         self.peers.new_height(now.mono, set, me);
         self.clock.set_changed();
         let finality_us = self.finality_of(now, &decided.block);
@@ -532,22 +536,19 @@ impl Replica {
             conflicted,
             synced,
         });
-        if let Some(mark) = self
-            .guard
-            .advance(self.state.tip.era, height, &self.state.validators)
-        {
+        let era = self.state.era();
+        if let Some(mark) = self.guard.advance(era, height, &self.state.deciders()) {
             self.gate.write(&Record::HighWater(mark));
             self.gate.renew();
         }
-        self.out.push(Effect::Advanced(
-            self.status(now),
-            self.state.validators.clone(),
-        ));
+        self.out
+            .push(Effect::Advanced(self.status(now), self.state.deciders()));
         let departed = self.mempool.set_branch(self.state.tip.branch);
         self.forget_departed(&departed);
         for (tx, source) in settled.orphans_now_ready {
             self.offer_again(now, tx, source, view)?;
         }
+        self.retry_early(view)?;
         self.replay_ahead(now, view)
     }
 }

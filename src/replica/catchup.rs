@@ -153,7 +153,9 @@ impl Replica {
     pub(super) fn synced(&mut self, synced: Synced) {
         let (height, own) = (synced.certificate.height, self.height.height());
         let near = height >= own && height.0 - own.0 < DELIVERED_COUNT_MAX as u64;
-        if self.halted.is_none() && near && synced.block.id() == synced.certificate.block {
+        let allowed = self.forks.allows(height, synced.certificate.block);
+        let whole = synced.block.id() == synced.certificate.block;
+        if self.halted.is_none() && near && allowed && whole {
             self.catchup.waiting.insert(height, synced);
         }
     }

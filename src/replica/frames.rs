@@ -23,6 +23,7 @@ impl Replica {
         self.peers.up(peer, status);
         self.greet_with_transactions(peer);
         self.greet_with_evidence(peer);
+        self.greet_with_fork(peer);
     }
 
     /// B7 step 2: a validator is shown the highest vote held by its key; an empty frame says that there is none.
@@ -55,10 +56,11 @@ impl Replica {
             self.clock.told(masternode, status.clock, now);
             if self.guard.me() != Some(masternode) {
                 self.guard.tip_of(masternode, status.height, status.voted);
-                let (era, height) = (self.state.tip.era, self.state.height());
-                self.guard.advance(era, height, &self.state.validators);
+                let (era, height) = (self.state.era(), self.state.height());
+                self.guard.advance(era, height, &self.state.deciders());
             }
         }
+        self.compare(now, peer, &status);
     }
 
     pub(super) fn frame(
@@ -73,28 +75,8 @@ impl Replica {
             Message::Votes(votes) => self.votes_frame(peer, votes, read),
             Message::Proposal(proposal) => self.proposal_frame(peer, *proposal, read),
             Message::VoteBitmap(bitmap) => self.bitmap_frame(now, peer, &bitmap),
-            Message::Polka(polka) => {
-                let (chain, branch) = (self.state.chain_id(), self.state.tip.branch);
-                let ours =
-                    polka.height == self.height.height() && polka.at().era == self.state.tip.era;
-                if ours && let Ok(checks) = polka.checks(chain, branch, &self.state.validators) {
-                    self.check(Item::Polka(peer, polka), checks);
-                }
-            }
-            Message::Certificate(certificate) => {
-                let (chain, branch) = (self.state.chain_id(), self.state.tip.branch);
-                let height = self.height.height();
-                if certificate.height == height.next() {
-                    self.keep_ahead(peer, Message::Certificate(certificate), read);
-                    return Ok(());
-                }
-                let ours = certificate.height == height;
-                if ours
-                    && let Ok(checks) = certificate.checks(chain, branch, &self.state.validators)
-                {
-                    self.check(Item::Certificate(peer, certificate), checks);
-                }
-            }
+            Message::Polka(polka) => self.polka_frame(peer, polka),
+            Message::Certificate(certificate) => self.certificate_frame(now, peer, certificate),
             Message::GetProposal((height, at)) => {
                 let held = self
                     .height
@@ -109,17 +91,8 @@ impl Replica {
                 }
             }
             Message::GetPolka((height, at, block)) => {
-                let held = self
-                    .height
-                    .engine
-                    .polka(at, block)
-                    .filter(|_| height == self.height.height())
-                    .cloned();
-                if let Some(polka) = held {
-                    self.send(
-                        peer,
-                        Message::Polka(Box::new(crate::types::polka::Polka::clone(&polka))),
-                    );
+                if let Some(polka) = self.serve_polka(height, at, block) {
+                    self.send(peer, Message::Polka(Box::new(polka)));
                 }
             }
             Message::GetBodies(asked) => self.serve_bodies(peer, &asked),
@@ -137,9 +110,54 @@ impl Replica {
             | Message::Evidence(_)
             | Message::GetAttestations(_) => self.liveness_frame(now, peer, message, read),
             // Greetings, pings and blocks belong to other machines.
-            _ => {}
+            other => self.fork_frame(now, peer, other, view)?,
         }
         Ok(())
+    }
+
+    /// A polka of the height under way, of this era or an older one; or of the height of the fork that is open.
+    fn polka_frame(&mut self, peer: PeerId, polka: Box<crate::types::polka::Polka>) {
+        let (chain, branch) = (self.state.chain_id(), self.state.tip.branch);
+        if polka.height == self.height.height()
+            && let Some(set) = self.state.set_of(polka.at().era)
+            && let Ok(checks) = polka.checks(chain, branch, &set)
+        {
+            return self.check(Item::Polka(peer, polka), checks);
+        }
+        if let Some(case) = &self.forks.case
+            && polka.height == case.proof.height()
+            && let Ok(checks) = polka.checks(chain, case.proof.first.header.branch, &case.set)
+        {
+            self.check(Item::ForkPolka(peer, polka), checks);
+        }
+    }
+
+    /// A certificate of the height under way decides it; one of an older height for another block is the sign of a fork.
+    fn certificate_frame(
+        &mut self,
+        now: Now,
+        peer: PeerId,
+        certificate: Box<crate::types::block::Certificate>,
+    ) {
+        let (height, block) = (certificate.height, certificate.block);
+        let (chain, branch) = (self.state.chain_id(), self.state.tip.branch);
+        if height == self.height.height()
+            && self.forks.allows(height, block)
+            && let Some(set) = self.state.set_of(certificate.commit.at.era)
+            && let Ok(checks) = certificate.checks(chain, branch, &set)
+        {
+            return self.check(Item::Certificate(peer, certificate), checks);
+        }
+        let own = self.forks.decided_id(height);
+        if own.is_some_and(|own| own != block) {
+            self.suspect(now, peer, height);
+        }
+    }
+
+    pub(super) fn blame(&mut self, peer: Option<PeerId>, why: &'static str) {
+        if let Some(peer) = peer {
+            self.out.push(Effect::Fault(peer, why));
+        }
     }
 
     /// Votes: known, of this height, of a member? Only then their signatures are checked.
@@ -165,6 +183,7 @@ impl Replica {
         if !later.is_empty() {
             self.keep_ahead(peer, Message::Votes(BoundedVec::take_from(later)), read);
         }
+        let set = self.state.deciders();
         for vote in votes {
             let own = self.guard.me() == Some(vote.voter);
             if own && self.height.own_votes.iter().any(|v| **v == vote) {
@@ -174,7 +193,7 @@ impl Replica {
             if vote.body.height != height && !own {
                 continue;
             }
-            let Some(member) = self.state.validators.get(&vote.voter) else {
+            let Some(member) = set.get(&vote.voter) else {
                 continue;
             };
             let same = |held: &Vote| held.voter == vote.voter && held.body == vote.body;
@@ -234,6 +253,16 @@ impl Replica {
                 self.attestation_proven(now, peer, *attestation);
                 Ok(())
             }
+            Item::Fork(_, proof) => self.forked(now, *proof, view),
+            Item::ForkPolka(_, polka) => {
+                self.fork_polka(now, *polka);
+                Ok(())
+            }
+            Item::Statement(_, statement) => {
+                self.statement_proven(item.map(|_| statement));
+                Ok(())
+            }
+            Item::Recovery(_, cert) => self.recovery_proven(*cert, view),
         }
     }
 
@@ -275,6 +304,12 @@ impl Replica {
                 self.liveness.attestations.checked(&attestation);
                 self.out
                     .push(Effect::Fault(peer, "an attestation with a bad signature"));
+            }
+            Item::Fork(peer, _) => self.blame(peer, "a fork proof with a bad signature"),
+            Item::ForkPolka(peer, _) => self.blame(Some(peer), "a polka with a bad signature"),
+            Item::Statement(peer, _) => self.blame(Some(peer), "a statement with a bad signature"),
+            Item::Recovery(peer, _) => {
+                self.blame(peer, "a recovery certificate with a bad signature");
             }
             Item::Tx(origin, tx) => self.refuse_signature(origin, &tx),
             Item::Block(id) => {

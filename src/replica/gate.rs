@@ -9,6 +9,7 @@ use crate::p2p::messages::Proposal;
 use crate::replica::io::SignerBatch;
 use crate::replica::record::{Record, is_obsolete};
 use crate::types::ids::Height;
+use crate::types::masternode::Statement;
 use crate::types::vote::{SignedProposal, Vote};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -20,6 +21,10 @@ pub enum Held {
     Vote(Verified<Vote>),
     /// A proposal of this node.
     Proposal(Arc<Proposal>, Verified<SignedProposal>),
+    /// A statement of this node about a fork.
+    Statement(Statement),
+    /// The start in the next era.
+    Recovered,
 }
 
 /// The gate of one node.
@@ -133,10 +138,20 @@ impl Gate {
         self.next - self.durable
     }
 
-    /// Forgets what was held back: its height is decided or signing stopped.
+    /// Forgets votes and proposals that were held back: their height is decided or signing stopped.
     pub fn drop_held(&mut self) {
-        self.held.clear();
-        self.batch_held.clear();
+        let stays = |held: &Held| matches!(held, Held::Statement(_) | Held::Recovered);
+        self.held.retain(|(_, held)| stays(held));
+        self.batch_held.retain(stays);
+    }
+
+    /// Deletes records of a branch that is gone.
+    pub fn forget_all(&mut self, gone: impl Fn(&[u8]) -> bool) {
+        let gone: Vec<Vec<u8>> = self.keys.iter().filter(|key| gone(key)).cloned().collect();
+        for key in gone {
+            self.keys.remove(&key);
+            self.batch.push((key, None));
+        }
     }
 }
 

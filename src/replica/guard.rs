@@ -40,6 +40,9 @@ pub enum Refusal {
     /// F2: nothing that this node trusts is young enough.
     #[error("{0}")]
     Unanchored(String),
+    /// B6 step 1.
+    #[error("{0}")]
+    Forked(String),
     /// Validation or a disk failed.
     #[error("signing stopped: {0}")]
     Stopped(String),
@@ -65,6 +68,8 @@ pub struct Guard {
     tips: BTreeMap<MasternodeId, Height>,
     stopped: Option<String>,
     doubt: Option<String>,
+    /// Two blocks are decided at one height: nothing of this era is signed.
+    forked: Option<String>,
 }
 
 impl Guard {
@@ -85,6 +90,7 @@ impl Guard {
             tips,
             stopped: None,
             doubt: None,
+            forked: None,
         }
     }
 
@@ -121,6 +127,25 @@ impl Guard {
         self.stopped.get_or_insert(why.into());
     }
 
+    /// B6: why nothing of this era is signed.
+    pub fn fork(&mut self, why: Option<String>) {
+        self.forked = why;
+    }
+
+    /// B6: a new era begins above `height`: nothing of an older one, and nothing at or below it, is ever signed again. The
+    /// new high-water mark.
+    pub fn enter(&mut self, era: Era, height: Height) -> Position {
+        let mark = Position {
+            era,
+            height,
+            round: Round(u32::MAX),
+            step: Step::Precommit,
+        };
+        let mark = self.high_water.map_or(mark, |held| held.max(mark));
+        self.high_water = Some(mark);
+        mark
+    }
+
     /// Signing may go on after a stop that has passed (a disk that was full).
     pub fn resume(&mut self) {
         self.stopped = None;
@@ -135,6 +160,9 @@ impl Guard {
     pub fn ready(&self, height: Height, set: &ValidatorSet) -> Result<(), Refusal> {
         let me = self.me.ok_or(Refusal::Observer)?;
         let own = set.get(&me).ok_or(Refusal::NotInSet(height))?.power;
+        if let Some(why) = &self.forked {
+            return Err(Refusal::Forked(why.clone()));
+        }
         if let Some(why) = &self.stopped {
             return Err(Refusal::Stopped(why.clone()));
         }

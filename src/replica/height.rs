@@ -82,12 +82,12 @@ pub(super) struct HeightWork {
 pub(super) const FETCH_MS: u64 = 150;
 
 pub(super) fn context(state: &State, me: Option<MasternodeId>, rules: Rules) -> HeightContext {
-    let (leaders, set) = (state.leaders.clone(), state.validators.clone());
+    let (leaders, set) = (state.leaders.clone(), state.deciders());
     HeightContext {
         branch: state.tip.branch,
-        era: state.tip.era,
+        era: state.era(),
         height: state.height().next(),
-        set: state.validators.clone(),
+        set: set.clone(),
         me,
         params: Arc::new(state.params().clone()),
         leaders: Arc::new(move |round| leaders.leader(&set, round).unwrap_or_default()),
@@ -337,7 +337,7 @@ impl Replica {
             round: at.round,
             step,
         };
-        if let Err(refusal) = self.guard.take(position, &self.state.validators) {
+        if let Err(refusal) = self.guard.take(position, &self.state.deciders()) {
             // A position that is gone stays gone: setting the core up again would only ask for it once more.
             self.height.refused |= refusal != Refusal::HighWater;
             return;
@@ -423,6 +423,11 @@ impl Replica {
                     let sent = self.peers.send_proposal(now.mono, proposal);
                     self.out.extend(before.into_iter().chain(sent));
                 }
+                Held::Statement(statement) => {
+                    let statement = statement.clone();
+                    self.statement_durable(statement);
+                }
+                Held::Recovered => self.out.push(Effect::Restart),
             }
         }
         let sent = self.peers.send_votes(now.mono, votes);
@@ -447,7 +452,7 @@ impl Replica {
         let height = self.height.height();
         // What waits for the disk would count, and be told to peers, before it is durable (S5).
         let waits = !self.height.refused || self.gate.holds_back();
-        if waits || self.guard.ready(height, &self.state.validators).is_err() {
+        if waits || self.guard.ready(height, &self.state.deciders()).is_err() {
             return Ok(());
         }
         self.height.refused = false;

@@ -52,6 +52,8 @@ pub struct ConsensusInfo {
     pub own: Option<OwnStanding>,
     /// F2: why it is unanchored, if it is.
     pub unanchored: Option<String>,
+    /// The height of the fork that is open, if one is (B6): nothing is signed then.
+    pub forked: Option<Height>,
 }
 
 impl Replica {
@@ -62,6 +64,10 @@ impl Replica {
     /// What this node believes (F2).
     pub fn trust(&self) -> &crate::sync::trust::Trust {
         &self.trust
+    }
+    /// The block that stays at the height of the last fork.
+    pub fn pin(&self) -> Option<(Height, BlockId)> {
+        self.forks.pin
     }
     /// The mempool.
     pub fn mempool(&self) -> &Mempool {
@@ -103,7 +109,7 @@ impl Replica {
     /// Where consensus stands.
     pub fn consensus(&self, now: Now) -> ConsensusInfo {
         let engine = &self.height.engine;
-        let set = &self.state.validators;
+        let set = &*self.state.deciders();
         let at = engine.at();
         let (prevotes, precommits) = engine.tally().powers(at.round);
         let own = self.guard.me();
@@ -147,13 +153,20 @@ impl Replica {
             halted: self.halted.clone(),
             own: self.own_standing(now),
             unanchored: self.trust.doubt(now.wall, self.state.height()),
+            forked: self.forks.case.as_ref().map(|case| case.proof.height()),
         }
     }
 
     fn waiting_for(&self, due: bool, quorum_connected: bool, connected: Power) -> String {
-        let total = self.state.validators.total();
+        let total = self.state.deciders().total();
         if let Some(why) = &self.halted {
             return why.clone();
+        }
+        if let Some(fork) = self.fork().filter(|fork| fork.open) {
+            return format!(
+                "the end of the fork at height {}: {}",
+                fork.height, fork.advice
+            );
         }
         if !quorum_connected {
             return format!(

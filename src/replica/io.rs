@@ -6,8 +6,9 @@ use crate::ledger::decided::DecidedBlock;
 use crate::p2p::messages::{Message, PeerId, Proposal, Status};
 use crate::replica::catchup::Synced;
 use crate::types::block::Certificate;
+use crate::types::fork::{ForkProof, RecoveryCert};
 use crate::types::ids::*;
-use crate::types::masternode::{Attestation, Evidence, Heartbeat};
+use crate::types::masternode::{Attestation, Evidence, Heartbeat, Statement};
 use crate::types::polka::Polka;
 use crate::types::transaction::{Endpoint, Tx};
 use crate::types::validators::ValidatorSet;
@@ -48,6 +49,14 @@ pub enum Item {
     Attestation(PeerId, Box<Attestation>),
     /// Evidence, and who sent it.
     Evidence(PeerId, Box<Evidence>),
+    /// A fork proof, and who sent it; nobody if this node kept it.
+    Fork(Option<PeerId>, Box<ForkProof>),
+    /// A polka of the height of the fork that is open.
+    ForkPolka(PeerId, Box<Polka>),
+    /// A statement about the fork that is open.
+    Statement(PeerId, Statement),
+    /// The end of an era.
+    Recovery(Option<PeerId>, Box<RecoveryCert>),
 }
 
 /// When a frame was read: kept so that a proposal is judged by its arrival, not by when its turn came.
@@ -85,6 +94,8 @@ pub enum Input {
     Reached(MasternodeId, String),
     /// Another node reached this one by a probe.
     Probed,
+    /// A peer's blocks do not follow this node's, says the sync machine (F5).
+    Strayed(PeerId),
     /// A deadline passed.
     Tick,
 }
@@ -159,6 +170,32 @@ pub enum Event {
     MempoolAccepted(Vec<Txid>),
     /// A transaction was refused; the label is a bounded reason.
     MempoolRefused(&'static str),
+    /// Two blocks are decided at one height (B6 step 1): this node has stopped signing.
+    Forked {
+        /// Where.
+        height: Height,
+        /// Which.
+        blocks: [BlockId; 2],
+        /// The one that this node had decided.
+        held: Option<BlockId>,
+    },
+    /// More than a third is proved guilty of the fork.
+    ForkCulprits(Vec<MasternodeId>),
+    /// This node has stated, in an attempt, which block it held.
+    ForkStated(u32, BlockId),
+    /// A majority has agreed on the block that stays; the node starts again in the next era.
+    ForkEnded {
+        /// Height of the fork.
+        height: Height,
+        /// The block that stays.
+        block: BlockId,
+        /// Who has no vote any more.
+        culprits: Vec<MasternodeId>,
+    },
+    /// A conflict at a height that changes nothing, and why (F5).
+    ForkRefused(Height, &'static str),
+    /// Payments of blocks that were taken back are offered again.
+    Returned(Vec<Txid>),
     /// Work was shed because a bound was reached; the label names the bound.
     Shed(&'static str),
 }
@@ -183,6 +220,8 @@ pub enum Effect {
     /// Reach this masternode at its registered endpoint and hear its OperatorProof, then [`Input::Reached`]; a failure says
     /// nothing.
     Probe(MasternodeId, Endpoint),
+    /// Stop, and start again from the disks: everything given before is to be durable first (B6 step 5).
+    Restart,
     /// The height moved: sync and peers are told.
     Advanced(Status, Arc<ValidatorSet>),
     /// For people.

@@ -168,7 +168,7 @@ impl Replica {
         let before = if sent_slot == slot { sent } else { 0 };
         self.liveness.sent = (slot, before | 1 << sequence);
         let body = HeartbeatBody {
-            era: self.state.tip.era,
+            era: self.state.era(),
             masternode: me,
             slot,
             sequence,
@@ -221,7 +221,7 @@ impl Replica {
             let body = &heartbeat.body;
             let entry = self.state.registry().get(&body.masternode);
             let wanted = entry.is_some_and(|e| !e.is_leaving())
-                && body.era == self.state.tip.era
+                && body.era == self.state.era()
                 && self.guard.me() != Some(body.masternode)
                 && in_time(body, read.0.wall, &params)
                 && self.may_be_on_chain(body);

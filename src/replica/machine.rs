@@ -13,6 +13,7 @@ use crate::p2p::messages::{Message, PeerId, Status};
 use crate::replica::catchup::Catchup;
 use crate::replica::clock::ClockGuard;
 use crate::replica::evidence::Accused;
+use crate::replica::fork::Forks;
 use crate::replica::gate::Gate;
 use crate::replica::guard::Guard;
 use crate::replica::height::HeightWork;
@@ -99,6 +100,7 @@ pub struct Replica {
     /// Greatest vote seen of each validator: shown to it when it connects (B7 step 2).
     pub(super) seen: BTreeMap<MasternodeId, Vote>,
     pub(super) accused: Accused,
+    pub(super) forks: Forks,
     pub(super) ahead: VecDeque<(PeerId, Message, ReadAt)>,
     pub(super) ahead_bytes: usize,
     /// Blocks above the tip that other nodes decided.
@@ -121,7 +123,7 @@ impl Replica {
     pub(super) fn new(config: Config, state: State, guard: Guard, gate: Gate, now: Now) -> Replica {
         let height = HeightWork::new(&state, guard.me(), config.rules, now.mono);
         let patience_ms = state.params().timeout_prevote_ms / 4;
-        let peers = Peers::new(state.validators.clone(), guard.me(), patience_ms);
+        let peers = Peers::new(state.deciders(), guard.me(), patience_ms);
         let me = guard.me();
         Replica {
             operator: me.zip(config.operator.clone()),
@@ -144,6 +146,7 @@ impl Replica {
             liveness: Liveness::default(),
             seen: BTreeMap::new(),
             accused: Accused::default(),
+            forks: Forks::default(),
             ahead: VecDeque::new(),
             ahead_bytes: 0,
             catchup: Catchup::default(),
@@ -183,8 +186,10 @@ impl Replica {
             Input::PeerUp(peer, status) => self.peer_up(peer, status),
             Input::PeerMasternode(peer, id) => self.peer_masternode(now, peer, id),
             Input::PeerStatus(peer, status) => self.peer_status(now, peer, status),
+            Input::Strayed(peer) => self.suspect(now, peer, self.state.height()),
             Input::PeerDown(peer) => {
                 self.liveness.attestations.forget_peer(peer);
+                self.forks.peer_down(peer);
                 if let Some(masternode) = self.peers.down(peer) {
                     self.clock.forget(&masternode);
                 }
@@ -216,11 +221,20 @@ impl Replica {
         let relay = self.peers.deadline();
         let expiry = self.mempool.next_expiry();
         let fetch = self.height.next_fetch();
-        let live = self.live_due(now);
-        [timers, act, relay, expiry, fetch, self.height.repair, live]
-            .into_iter()
-            .flatten()
-            .min()
+        let (live, fork) = (self.live_due(now), self.forks.deadline());
+        [
+            timers,
+            act,
+            relay,
+            expiry,
+            fetch,
+            self.height.repair,
+            live,
+            fork,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// What follows from the state whatever the input was.
@@ -235,6 +249,7 @@ impl Replica {
         self.live(now);
         self.maybe_build(now, view)?;
         self.fetch_again(now);
+        self.tend_forks(now);
         if self.height.repair.is_some_and(|due| now.mono >= due) {
             self.repair_later(now);
             self.ask_for_votes(now);
@@ -348,7 +363,7 @@ impl Replica {
     /// Where this node stands, as its peers are told.
     pub fn status(&self, now: Now) -> Status {
         Status {
-            era: self.state.tip.era,
+            era: self.state.era(),
             height: self.state.height(),
             block: self.state.block(),
             voted: self.guard.voted(),
@@ -443,7 +458,7 @@ impl Replica {
         let height = self.state.height().next();
         let refusal = self
             .guard
-            .ready(height, &self.state.validators)
+            .ready(height, &self.state.deciders())
             .err()
             .map(|r| r.to_string());
         if refusal != self.last_refusal {

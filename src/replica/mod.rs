@@ -9,6 +9,7 @@ mod blocks;
 pub mod catchup;
 pub mod clock;
 mod evidence;
+pub mod fork;
 mod frames;
 pub mod gate;
 pub mod guard;

@@ -10,13 +10,17 @@
 //! b height(8) block(32)                     a whole block
 //! c height(8)                               a certificate
 //! x offender(32)                            evidence
+//! f era(4)                                  the fork that ended the era, and the branch held (B6); kept
+//! s era(4) attempt(4)                       an own statement about it; kept
+//! r era(4)                                  the RecoveryCert that ended the era; kept
 //! ```
 //! Numbers are big-endian; values are canonical encodings. The store itself knows neither keys nor values.
 
 use crate::types::block::{Block, Certificate};
 use crate::types::codec;
+use crate::types::fork::{ForkProof, RecoveryCert};
 use crate::types::ids::*;
-use crate::types::masternode::Evidence;
+use crate::types::masternode::{Evidence, Statement};
 use crate::types::polka::Polka;
 use crate::types::vote::{SignedProposal, Vote, VoteStep};
 use serde::{Deserialize, Serialize};
@@ -57,6 +61,17 @@ pub struct Position {
     pub step: Step,
 }
 
+/// A fork as this node found it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForkRecord {
+    /// Era that it ends.
+    pub era: Era,
+    /// Proof of it.
+    pub proof: ForkProof,
+    /// The block of the two that this node had decided.
+    pub held: Option<BlockId>,
+}
+
 /// One thing to remember.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
@@ -80,6 +95,12 @@ pub enum Record {
     Certificate(Certificate),
     /// Evidence.
     Evidence(Box<Evidence>),
+    /// A fork.
+    Fork(Box<ForkRecord>),
+    /// An own statement about a fork.
+    Statement(Statement),
+    /// How an era ended.
+    Recovery(Box<RecoveryCert>),
 }
 
 /// A stored record that cannot be read.
@@ -122,6 +143,12 @@ impl Record {
             Record::Block(b) => key(b'b', &[&height(&b.header.height), &b.id().0.0]),
             Record::Certificate(c) => key(b'c', &[&height(&c.height)]),
             Record::Evidence(e) => key(b'x', &[&e.offender.0.0]),
+            Record::Fork(f) => key(b'f', &[&f.era.0.to_be_bytes()]),
+            Record::Statement(s) => {
+                let (era, attempt) = (s.body.era.0, s.body.attempt);
+                key(b's', &[&era.to_be_bytes(), &attempt.to_be_bytes()])
+            }
+            Record::Recovery(r) => key(b'r', &[&r.era.0.to_be_bytes()]),
         }
     }
 
@@ -139,6 +166,9 @@ impl Record {
             Record::Block(b) => codec::encode(b.as_ref()),
             Record::Certificate(c) => codec::encode(c),
             Record::Evidence(e) => codec::encode(e.as_ref()),
+            Record::Fork(f) => codec::encode(f.as_ref()),
+            Record::Statement(s) => codec::encode(s),
+            Record::Recovery(r) => codec::encode(r.as_ref()),
         }
     }
 
@@ -170,6 +200,9 @@ impl Record {
             b'b' => Record::Block(Box::new(get(kind, value)?)),
             b'c' => Record::Certificate(get(kind, value)?),
             b'x' => Record::Evidence(Box::new(get(kind, value)?)),
+            b'f' => Record::Fork(Box::new(get(kind, value)?)),
+            b's' => Record::Statement(get(kind, value)?),
+            b'r' => Record::Recovery(Box::new(get(kind, value)?)),
             _ => {
                 return Err(RecordError {
                     kind: char::from(kind),
@@ -190,7 +223,7 @@ impl Record {
 /// The height in a record's key, `None` for those that belong to no height.
 pub fn height_of_key(key: &[u8]) -> Option<Height> {
     match key.first()? {
-        b'w' | b'x' => None,
+        b'w' | b'x' | b'f' | b's' | b'r' => None,
         _ => Some(Height(u64::from_be_bytes(key.get(1..9)?.try_into().ok()?))),
     }
 }

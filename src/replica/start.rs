@@ -8,6 +8,7 @@ use crate::consensus::round::Pinned;
 use crate::crypto::verify::Verified;
 use crate::ledger::apply::{self, ApplyError};
 use crate::ledger::coins::{CoinView, ViewError};
+use crate::ledger::era::NextEra;
 use crate::ledger::state::State;
 use crate::replica::evidence::Accused;
 use crate::replica::gate::Gate;
@@ -15,10 +16,13 @@ use crate::replica::guard::Guard;
 use crate::replica::height::{Work, context, proposal_of};
 use crate::replica::io::*;
 use crate::replica::machine::{Config, Replica, speaks_for};
-use crate::replica::record::{Position, Record, RecordError};
+use crate::replica::record::{ForkRecord, Position, Record, RecordError, height_of_key};
 use crate::types::block::{Block, Certificate};
+use crate::types::fork::RecoveryCert;
 use crate::types::ids::*;
+use crate::types::masternode::Statement;
 use crate::types::polka::Polka;
+use crate::types::transaction::Tx;
 use crate::types::validators::ValidatorSet;
 use crate::types::vote::{SignedProposal, Vote, VoteBody, VoteStep};
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +38,23 @@ pub struct Disks {
     pub records: Vec<(Vec<u8>, Vec<u8>)>,
     /// Why the signer store cannot be trusted, if it cannot (B7 step 1).
     pub unsure: Option<String>,
+    /// Transactions of blocks that were taken back because a fork ended for the other branch ([`wanted_block`]).
+    pub returned: Vec<Tx>,
+}
+
+/// What the store demands of the ledger before a replica starts: the block at this height must be this one. A ledger that
+/// holds another one is taken back to the height below (B6 step 5).
+pub fn wanted_block(
+    records: &[(Vec<u8>, Vec<u8>)],
+) -> Result<Option<(Height, BlockId)>, RecordError> {
+    let certs = records.iter().filter(|(key, _)| key.first() == Some(&b'r'));
+    let mut last = None;
+    for (key, value) in certs {
+        if let Record::Recovery(cert) = Record::read(key, value)? {
+            last = Some((cert.fork.height(), cert.block));
+        }
+    }
+    Ok(last)
 }
 
 /// Why a node cannot start.
@@ -71,7 +92,24 @@ struct Found {
     blocks: BTreeMap<Height, Vec<Block>>,
     certificates: BTreeMap<Height, Certificate>,
     evidence: Vec<crate::types::masternode::Evidence>,
+    forks: BTreeMap<Era, ForkRecord>,
+    statements: Vec<Statement>,
+    recoveries: BTreeMap<Era, RecoveryCert>,
     keys: BTreeSet<Vec<u8>>,
+}
+
+impl Found {
+    /// Drops what was signed and decided at `height` and above: a branch that is gone.
+    fn forget_from(&mut self, height: Height) {
+        self.votes.split_off(&height);
+        self.proposals.split_off(&height);
+        self.locks.split_off(&height);
+        self.valids.split_off(&height);
+        self.polkas.split_off(&height);
+        self.entries.split_off(&height);
+        self.blocks.split_off(&height);
+        self.certificates.split_off(&height);
+    }
 }
 
 fn read(records: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Found, RecordError> {
@@ -92,6 +130,9 @@ fn read(records: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Found, RecordError> {
             Record::Block(b) => found.blocks.entry(b.header.height).or_default().push(*b),
             Record::Certificate(c) => drop(found.certificates.insert(c.height, c)),
             Record::Evidence(e) => found.evidence.push(*e),
+            Record::Fork(fork) => drop(found.forks.insert(fork.era, *fork)),
+            Record::Statement(s) => found.statements.push(s),
+            Record::Recovery(r) => drop(found.recoveries.insert(r.era, *r)),
         }
         found.keys.insert(key);
     }
@@ -127,28 +168,85 @@ impl Replica {
             .operator
             .as_ref()
             .and_then(|key| speaks_for(&disks.state, key));
-        let unsure = disks
-            .unsure
-            .or_else(|| votes_above(&found, &disks.state, me));
-        let guard = Guard::new(me, found.high_water, unsure);
-        let gate = Gate::new(std::mem::take(&mut found.keys));
-        let mut replica = Replica::new(config, disks.state, guard, gate, now);
+        let mut gate = Gate::new(std::mem::take(&mut found.keys));
+        let mut state = disks.state;
+        let crossing = found.recoveries.get(&state.tip.era).map(NextEra::of);
+        if let Some(next) = &crossing {
+            forget_lost_branch(&mut found, &mut gate, next);
+        }
+        let unsure = disks.unsure.or_else(|| votes_above(&found, &state, me));
+        let mut guard = Guard::new(me, found.high_water, unsure);
+        if let Some(next) = crossing {
+            gate.write(&Record::HighWater(guard.enter(next.era, next.fork)));
+            state.next_era = Some(Arc::new(next));
+        }
+        let mut replica = Replica::new(config, state, guard, gate, now);
         replica.mempool.set_branch(replica.state.tip.branch);
         if let Some(certificate) = disks.certificate {
             replica.remember_signers(&certificate);
             replica.last_certificate = Some(certificate);
         }
         replica.accused = Accused::new(std::mem::take(&mut found.evidence));
+        replica.forks.certs = std::mem::take(&mut found.recoveries);
+        replica.forks.pin = replica
+            .forks
+            .certs
+            .values()
+            .next_back()
+            .map(|c| (c.fork.height(), c.block));
+        for polka in found.polkas.values().flatten() {
+            replica.forks.archive.add(Arc::new(polka.clone()));
+        }
         replica.redo(&mut found, now, view)?;
         if replica.guard.is_sure() && reaches_beyond(&found, replica.state.height().next()) {
             // Locks of heights that the ledger has yet to reach again would be forgotten on the way (I4).
             let why = "the ledger is behind what this key has signed: it was lost or replaced by an older one";
             replica.guard.distrust(why);
         }
+        replica.reopen_case(&mut found, now, view)?;
         replica.resume(found, now, view)?;
+        replica.take_back(disks.returned, now, view)?;
         replica.live_from(now);
         let effects = replica.handle(now, Input::Tick, view)?;
         Ok((replica, effects))
+    }
+
+    /// A fork that had not ended when the node stopped is open again before anything can be signed.
+    fn reopen_case(
+        &mut self,
+        found: &mut Found,
+        now: Now,
+        view: &dyn CoinView,
+    ) -> Result<(), ViewError> {
+        let era = self.state.era();
+        let Some(record) = found.forks.remove(&era) else {
+            return Ok(());
+        };
+        if self.forks.certs.contains_key(&era) {
+            // It has ended; a node that is still below it stands in the old era.
+            return Ok(());
+        }
+        let own = std::mem::take(&mut found.statements);
+        let own = own.into_iter().filter(|s| s.body.era == era).collect();
+        self.resume_case(record, own, now, view)
+    }
+
+    /// Payments of a branch that is gone wait again like any other.
+    fn take_back(
+        &mut self,
+        returned: Vec<Tx>,
+        now: Now,
+        view: &dyn CoinView,
+    ) -> Result<(), ViewError> {
+        if returned.is_empty() {
+            return Ok(());
+        }
+        self.forks.returned = returned.iter().map(|tx| tx.txid).collect();
+        self.event(Event::Returned(self.forks.returned.clone()));
+        for tx in returned {
+            self.offer(now, tx, Origin::Local(None), view)?;
+        }
+        Ok(())
     }
 
     /// Applies again what was decided and had not reached the ledger's disk.
@@ -192,7 +290,7 @@ impl Replica {
         let (chain, branch, set) = (
             self.state.chain_id(),
             self.state.tip.branch,
-            self.state.validators.clone(),
+            self.state.deciders(),
         );
         let operator = |id: &MasternodeId| set.get(id).map(|v| v.operator);
         let vote_check = |v: &Vote| Some(vec![v.signature_check(chain, operator(&v.voter)?)]);
@@ -201,8 +299,12 @@ impl Replica {
             Some(vec![p.signature_check(chain, operator(&p.proposer)?)])
         });
         let polkas = proven(found.polkas.remove(&height).unwrap_or_default(), |p| {
+            let set = self.state.set_of(p.at().era)?;
             p.checks(chain, branch, &set).ok()
         });
+        let era = self.state.era();
+        let under_way =
+            votes.iter().any(|v| v.body.era == era) || proposals.iter().any(|p| p.body.era == era);
         let entry = proven(
             found.entries.remove(&height).unwrap_or_default(),
             vote_check,
@@ -241,13 +343,14 @@ impl Replica {
         let ctx = context(&self.state, self.guard.me(), self.rules);
         let (engine, outputs) = Machine::restore(ctx, restored);
         self.height.engine = engine;
-        self.height.begun = true;
+        // What was signed in an older era binds and begins nothing (B6 step 5).
+        self.height.begun = under_way;
         self.height.repair = Some(now.mono);
         self.height.lock = lock;
         self.height.own_votes = votes;
         self.height.own_proposals = proposals.clone();
         self.perform(now, outputs, view)?;
-        for signed in proposals {
+        for signed in proposals.into_iter().filter(|p| p.body.era == era) {
             let block = match self.height.blocks.get(&signed.body.block) {
                 Some(Work::Valid(block, _)) => block.clone(),
                 _ => continue,
@@ -270,6 +373,19 @@ impl Replica {
             self.seen.insert(vote.voter, vote);
         }
     }
+}
+
+/// The first start in a new era forgets the heights of the branch that is gone: a lock on it would bind for ever, its blocks
+/// would be redone. Later starts find the new era in the high-water mark and forget nothing.
+fn forget_lost_branch(found: &mut Found, gate: &mut Gate, next: &NextEra) {
+    let before = Era(next.era.0.saturating_sub(1));
+    let held = found.forks.get(&before).and_then(|fork| fork.held);
+    let entered = found.high_water.is_some_and(|mark| mark.era >= next.era);
+    if entered || held == Some(next.block) {
+        return;
+    }
+    found.forget_from(next.fork);
+    gate.forget_all(|key| height_of_key(key).is_some_and(|height| height >= next.fork));
 }
 
 fn delta_id(work: &Work) -> BlockId {

@@ -406,6 +406,12 @@ impl Node for FakeNode {
     fn bans(&self) -> Arc<Vec<Ban>> {
         Arc::new(self.knobs.lock().bans.clone())
     }
+    fn fork(&self) -> Option<crate::replica::fork::ForkInfo> {
+        None
+    }
+    fn recover(&self, _: BlockId) -> Result<u32, String> {
+        Err("there is no open fork: nothing to recover from".into())
+    }
     fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
     }

@@ -3,6 +3,7 @@
 pub mod chain;
 pub mod coins;
 pub mod control;
+mod forks;
 pub mod masternodes;
 pub mod mempool;
 pub mod network;
@@ -21,6 +22,7 @@ pub const GROUPS: &[&[MethodSpec]] = &[
     chain::METHODS,
     coins::METHODS,
     control::METHODS,
+    forks::METHODS,
     masternodes::METHODS,
     mempool::METHODS,
     network::METHODS,

@@ -10,6 +10,7 @@ use crate::crypto::keys::{PublicKey, Signature};
 use crate::ledger::registry::Entry;
 use crate::ledger::report::SlotOutcome;
 use crate::p2p::reputation::{Ban, Subject};
+use crate::replica::fork::ForkInfo;
 pub use crate::replica::standing::OwnStanding;
 use crate::types::address::Network;
 use crate::types::amount::Amount;
@@ -585,6 +586,10 @@ pub trait Node: Send + Sync {
     fn peer_command(&self, command: PeerCommand) -> Result<(), PeerRefusal>;
     /// Bans in force.
     fn bans(&self) -> Arc<Vec<Ban>>;
+    /// The fork that is open, else the last one that ended.
+    fn fork(&self) -> Option<ForkInfo>;
+    /// B6 step 7: states which branch stays; the attempt, or why not.
+    fn recover(&self, block: BlockId) -> Result<u32, String>;
     /// Asks the node to stop.
     fn stop(&self);
     /// Changes the log filter (`info`, `debug,net=trace`); the error says what is wrong with it.

@@ -60,6 +60,9 @@ pub struct Checker {
     pub heights: Vec<Height>,
     /// What was said for the first time since somebody took this, for the log.
     pub words: Vec<String>,
+    /// Whether a coalition of more than a third is meant to break agreement: then heights are followed and what honest
+    /// nodes say is checked, and not what they decide.
+    pub forks: bool,
     /// Whether what leaves is compared with the disk it must be on.
     pub check_disks: bool,
 }
@@ -95,6 +98,7 @@ impl Checker {
             finals: BTreeMap::new(),
             heights: vec![Height(0); nodes],
             words: Vec::new(),
+            forks: false,
             check_disks: true,
         }
     }
@@ -163,6 +167,9 @@ impl Checker {
             format!("node {node} decided {height} after {}", self.heights[node])
         })?;
         self.heights[node] = height;
+        if self.forks {
+            return Ok(());
+        }
         self.certificate(height, decided)?;
         if let Some(first) = self.decided.get(&height) {
             let other = Decision {
@@ -264,6 +271,13 @@ impl Checker {
         };
         self.decided.insert(height, fresh);
         Ok(())
+    }
+
+    /// An honest node takes back heights of a branch that is gone, and its locks on it.
+    pub fn on_rewind(&mut self, me: MasternodeId, from: Height) {
+        if let Some(said) = self.said.get_mut(&me) {
+            said.locks.split_off(&from);
+        }
     }
 
     /// An honest node starts again from its disks: its heights go back to what it decides anew.
@@ -413,11 +427,16 @@ impl Checker {
         if below.0 == 0 || disks.1.state.height() >= below {
             return Ok(());
         }
-        let certificate = disks.0.records.contains_key(&height_key(b'c', below));
-        let block = self
-            .block_at(below)
-            .is_some_and(|id| disks.0.records.contains_key(&block_key(below, id)));
-        ensure(certificate && block, || {
+        let key = height_key(b'c', below);
+        let certificate = disks.0.records.get(&key);
+        let certificate = certificate.and_then(|value| Record::read(&key, value).ok());
+        let block = match certificate {
+            Some(Record::Certificate(c)) => Some(c.block),
+            _ => None,
+        };
+        let right = self.forks || block == self.block_at(below);
+        let held = block.is_some_and(|id| disks.0.records.contains_key(&block_key(below, id)));
+        ensure(held && right, || {
             format!("I6: {me} speaks at {height}, {below} is not on its disks")
         })
     }

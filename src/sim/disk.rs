@@ -2,15 +2,18 @@
 //! crash loses what is not durable, save a prefix of it that got through. Batches are atomic, as LMDB transactions are.
 
 use crate::base::rng::Rng;
-use crate::ledger::coins::MemoryCoins;
+use crate::ledger::coins::{Coin, CoinView, MemoryCoins, ViewError};
 use crate::ledger::decided::DecidedBlock;
 use crate::ledger::state::State;
 use crate::replica::io::SignerBatch;
 use crate::replica::record::{Record, Step};
 use crate::sync::BlockReader;
 use crate::types::block::{Block, Certificate, CertifiedHeader};
+use crate::types::fork::Decision;
 use crate::types::genesis::Genesis;
-use crate::types::ids::Height;
+use crate::types::ids::{BlockId, Height, OutPoint};
+use crate::types::transaction::{Tx, TxKind};
+use crate::types::validators::ValidatorSet;
 use crate::types::vote::VoteStep;
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
@@ -91,9 +94,62 @@ impl LedgerDisk {
         *self = older;
     }
 
+    /// Takes back every durable block above `to`; their payments, in order (B6 step 5).
+    pub fn take_back(&mut self, to: Height) -> Vec<Tx> {
+        let mut returned = Vec::new();
+        while self.state.height() > to
+            && let Some(decided) = self.blocks.pop()
+        {
+            let undo = &decided.delta.undo;
+            if let Some(before) = undo.restore(&self.state) {
+                self.state = before;
+            }
+            for (outpoint, _) in &undo.created {
+                self.coins.0.remove(outpoint);
+            }
+            self.coins.0.extend(undo.spent.iter().copied());
+            let payments = decided.block.transactions.iter();
+            let payments = payments.filter(|tx| tx.body().kind == TxKind::Transfer);
+            returned.splice(0..0, payments.cloned());
+        }
+        returned
+    }
+
+    /// The durable block at a height.
+    pub fn block_at(&self, height: Height) -> Option<BlockId> {
+        let found = height
+            .0
+            .checked_sub(1)
+            .and_then(|i| self.blocks.get(i as usize));
+        found.map(|d| d.certificate.block)
+    }
+
     /// The certificate of the newest durable block.
     pub fn certificate(&self) -> Option<Certificate> {
         self.blocks.last().map(|d| d.certificate.clone())
+    }
+}
+
+impl CoinView for LedgerDisk {
+    fn coin(&self, outpoint: &OutPoint) -> Result<Option<Coin>, ViewError> {
+        self.coins.coin(outpoint)
+    }
+    fn decision(&self, height: Height) -> Result<Option<Decision>, ViewError> {
+        let decided = height
+            .0
+            .checked_sub(1)
+            .and_then(|i| self.blocks.get(i as usize));
+        Ok(decided.map(|d| Decision {
+            header: d.block.header.clone(),
+            certificate: d.certificate.clone(),
+        }))
+    }
+    fn deciders_of(&self, height: Height) -> Result<Option<Arc<ValidatorSet>>, ViewError> {
+        let decided = height
+            .0
+            .checked_sub(1)
+            .and_then(|i| self.blocks.get(i as usize));
+        Ok(decided.map(|d| d.delta.after.last_validators.clone()))
     }
 }
 
@@ -171,6 +227,12 @@ impl Forget {
     }
 }
 
+/// A message's key as positions compare: the era comes first (B6 step 5), though the store sorts by height.
+fn order(key: &[u8]) -> (&[u8], &[u8], &[u8]) {
+    let at = |range: std::ops::Range<usize>| key.get(range).unwrap_or_default();
+    (at(9..13), at(1..9), at(13..key.len()))
+}
+
 /// The signer store's disk.
 #[derive(Default)]
 pub struct SignerDisk {
@@ -184,7 +246,7 @@ pub struct SignerDisk {
     pub done: u64,
     /// Why the store is not trusted, if it is not; ends with the renewal of B7 step 5.
     pub unsure: Option<String>,
-    /// Key of the highest message that ever was durable; keys of messages sort as their positions do.
+    /// Key of the highest message that ever was durable.
     pub highest: Option<Vec<u8>>,
     /// What broke I2.
     pub broken: Option<String>,
@@ -201,11 +263,13 @@ impl SignerDisk {
         for (key, value) in batch {
             if key.first() == Some(&b'm') && value.is_some() {
                 let again = self.records.get(&key) == value.as_ref();
-                if !again && self.highest.as_ref().is_some_and(|h| *h >= key) {
+                let last = self.highest.as_ref().map(|h| order(h));
+                if !again && last.is_some_and(|last| last >= order(&key)) {
                     let text = format!("I2: message {key:?} signed after {:?}", self.highest);
                     self.broken.get_or_insert(text);
                 }
-                self.highest = self.highest.take().max(Some(key.clone()));
+                let highest = self.highest.take().filter(|h| order(h) > order(&key));
+                self.highest = Some(highest.unwrap_or_else(|| key.clone()));
             }
             match value {
                 Some(value) => drop(self.records.insert(key, value)),

@@ -46,12 +46,10 @@ impl World {
             return;
         };
         match work {
-            Work::ToReplica(input) => {
-                match running.replica.handle(now, input, &node.ledger.coins) {
-                    Ok(effects) => todo.extend(effects.into_iter().map(Work::FromReplica)),
-                    Err(error) => self.fail(format!("node {i}: {error}")),
-                }
-            }
+            Work::ToReplica(input) => match running.replica.handle(now, input, &node.ledger) {
+                Ok(effects) => todo.extend(effects.into_iter().map(Work::FromReplica)),
+                Err(error) => self.fail(format!("node {i}: {error}")),
+            },
             Work::ToP2p(input) => {
                 let effects = running.p2p.handle(now, input);
                 todo.extend(effects.into_iter().map(Work::FromP2p));
@@ -120,7 +118,12 @@ impl World {
                     self.note(&format!("node {i} sees two certificates at one height"))
                 }
                 sync::Effect::Conflict { .. } => {
-                    self.fail(format!("node {i}: two certificates at one height"))
+                    if !self.checker.forks {
+                        self.fail(format!("node {i}: two certificates at one height"));
+                    }
+                }
+                sync::Effect::Stray { peer } => {
+                    todo.push_back(Work::ToReplica(Input::Strayed(peer_id(peer))));
                 }
                 sync::Effect::SetDeadline(due) => running.sync_due = due,
             }
@@ -295,6 +298,7 @@ impl World {
                 node.ledger.writing.push_back(decided);
                 self.at(done, Event::LedgerDone(i, life));
             }
+            Effect::Restart => self.restart(i),
             Effect::Reply(_, result) => {
                 if let Err(error) = result {
                     self.note(&format!("node {i} refuses a payment: {error}"));
@@ -399,6 +403,33 @@ impl World {
                         evidence.offender
                     ));
                 }
+            }
+            Told::Forked {
+                height,
+                blocks,
+                held,
+            } => {
+                self.note(&format!(
+                    "node {i} finds a fork at {height}: {blocks:?}, it held {held:?}"
+                ));
+                if !self.checker.forks {
+                    self.fail(format!(
+                        "AGREEMENT: node {i} holds a proof of a fork at {height}"
+                    ));
+                }
+            }
+            Told::ForkCulprits(ids) => self.note(&format!("node {i} names culprits {ids:?}")),
+            Told::ForkStated(attempt, block) => {
+                self.note(&format!("node {i} states {block} in attempt {attempt}"));
+            }
+            Told::ForkEnded { height, block, .. } => {
+                self.note(&format!("node {i}: the fork at {height} ends with {block}"));
+            }
+            Told::ForkRefused(height, why) => {
+                self.note(&format!("node {i} refuses a fork at {height}: {why}"));
+            }
+            Told::Returned(txids) => {
+                self.note(&format!("node {i} takes back {} payments", txids.len()));
             }
             Told::Signing(Ok(())) => self.note(&format!("node {i} signs")),
             Told::Signing(Err(why)) => self.note(&format!("node {i} does not sign: {why}")),

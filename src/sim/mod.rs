@@ -21,3 +21,6 @@ pub mod script;
 pub mod stage;
 pub mod swarm;
 pub mod world;
+
+#[cfg(test)]
+mod tests_fork;

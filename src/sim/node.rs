@@ -8,7 +8,7 @@ use crate::crypto::keys::{PublicKey, SecretKey};
 use crate::p2p::{self, messages::PeerId};
 use crate::replica::io::Effect;
 use crate::replica::machine::{Config, Replica};
-use crate::replica::start::{Disks, StartError};
+use crate::replica::start::{Disks, StartError, wanted_block};
 use crate::sim::adversary::Adversary;
 use crate::sim::disk::{LedgerDisk, SignerDisk};
 use crate::sim::kit::{GENESIS_TIME, endpoint};
@@ -150,18 +150,21 @@ impl Node {
             rules,
             trust: Trust::new(&genesis.params, anchor, None, None),
         };
+        let records: Vec<(Vec<u8>, Vec<u8>)> = self.signer.records.clone().into_iter().collect();
+        let returned = match wanted_block(&records)? {
+            Some((height, block)) if self.ledger.block_at(height).is_some_and(|b| b != block) => {
+                self.ledger.take_back(Height(height.0.saturating_sub(1)))
+            }
+            _ => Vec::new(),
+        };
         let disks = Disks {
             state: self.ledger.state.clone(),
             certificate: self.ledger.certificate(),
-            records: self
-                .signer
-                .records
-                .iter()
-                .map(|(k, v)| (k.clone(), v.clone()))
-                .collect(),
+            records,
             unsure: self.signer.unsure.clone(),
+            returned,
         };
-        let (replica, effects) = Replica::start(config, disks, now, &self.ledger.coins)?;
+        let (replica, effects) = Replica::start(config, disks, now, &self.ledger)?;
         let state = replica.state();
         let p2p = p2p::machine::Machine::new(p2p::machine::Config {
             chain: genesis.chain_id(),
@@ -223,7 +226,7 @@ impl Node {
 
 /// Where a replica stands, for the sync machine.
 pub fn applied(replica: &Replica) -> sync::Applied {
-    sync::Applied::of(replica.state())
+    sync::Applied::of(replica.state(), replica.pin())
 }
 
 /// The operator keys of the registry, for the p2p machine.

@@ -11,6 +11,7 @@ mod env;
 pub mod error;
 mod prune;
 pub mod reader;
+mod rewind;
 pub mod schema;
 pub mod signer;
 pub mod snapshot;

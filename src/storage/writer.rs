@@ -20,6 +20,7 @@ use crate::ledger::utxo::BUCKET_COUNT;
 use crate::types::address::Program;
 use crate::types::block::{Block, Certificate, Header};
 use crate::types::codec;
+use crate::types::fork::Decision;
 use crate::types::genesis::Genesis;
 use crate::types::ids::*;
 use crate::types::validators::ValidatorSet;
@@ -51,7 +52,7 @@ pub struct LedgerStats {
 }
 
 /// What a batch does to one coin on disk. Coins made and spent within it do nothing.
-enum Change {
+pub(super) enum Change {
     Create(Coin),
     Spend(Coin),
 }
@@ -158,6 +159,11 @@ impl LedgerStore {
         Ok(())
     }
 
+    /// What was committed is the tip now.
+    pub(super) fn set_tip(&self, state: State) {
+        *self.0.tip.write() = state;
+    }
+
     /// Sizes and numbers of entries.
     pub fn stats(&self) -> Result<LedgerStats, StorageError> {
         let view = self.snapshot()?;
@@ -240,6 +246,21 @@ impl LedgerStore {
 impl CoinView for LedgerStore {
     fn coin(&self, outpoint: &OutPoint) -> Result<Option<Coin>, ViewError> {
         LedgerStore::coin(self, outpoint).map_err(|e| ViewError(e.to_string()))
+    }
+    fn decision(&self, height: Height) -> Result<Option<Decision>, ViewError> {
+        let read = || {
+            let view = self.snapshot()?;
+            let (header, certificate) = (view.header(height)?, view.certificate(height)?);
+            Ok(header.zip(certificate))
+        };
+        let found = read().map_err(|e: StorageError| ViewError(e.to_string()))?;
+        Ok(found.map(|(header, certificate)| Decision {
+            header,
+            certificate,
+        }))
+    }
+    fn deciders_of(&self, height: Height) -> Result<Option<Arc<ValidatorSet>>, ViewError> {
+        LedgerStore::deciders_of(self, height).map_err(|e| ViewError(e.to_string()))
     }
 }
 
@@ -451,7 +472,7 @@ fn net_changes(
     Ok(net)
 }
 
-fn put_coins(
+pub(super) fn put_coins(
     write: &mut Write<'_>,
     dir: &Path,
     net: &BTreeMap<OutPoint, Change>,

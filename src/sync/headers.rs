@@ -43,6 +43,7 @@ struct Pending {
 /// The verified slot headers above the tip.
 pub(super) struct Skeleton {
     heads: BTreeMap<u64, SlotHead>,
+    bars: Arc<Bars>,
     sets: BTreeMap<Hash, Arc<ValidatorSet>>,
     /// The latest slot block at or below the tip.
     base: SlotHead,
@@ -57,6 +58,7 @@ impl Skeleton {
         let mut skeleton = Skeleton {
             heads: BTreeMap::new(),
             sets: BTreeMap::new(),
+            bars: tip.bars.clone(),
             base: tip.slot,
             asked: None,
             pending: None,
@@ -84,6 +86,11 @@ impl Skeleton {
         self.sets.get(hash)
     }
 
+    /// The set with this hash as it decides in an era; `None` if the set or the era is not known.
+    pub(super) fn deciders(&self, hash: &Hash, era: Era) -> Option<Arc<ValidatorSet>> {
+        self.bars.bar(self.set(hash)?, era)
+    }
+
     /// Whether an answer is awaited or checked.
     pub(super) fn is_busy(&self) -> bool {
         self.asked.is_some() || self.pending.is_some()
@@ -96,6 +103,7 @@ impl Skeleton {
             self.forget();
         }
         self.base = tip.slot;
+        self.bars = tip.bars.clone();
         self.heads = self.heads.split_off(&(tip.slot.height.0 + 1));
         if self.sets.len() > SETS_COUNT_MAX {
             self.sets.clear();
@@ -173,7 +181,11 @@ impl Skeleton {
             let Some(set) = set.or_else(|| self.sets.get(&header.validators_hash)) else {
                 break;
             };
-            let more = certificate.checks(chain, header.branch, set);
+            // Of an era that this node has yet to learn of: no fault, and no use.
+            let Some(set) = self.bars.bar(set, certificate.commit.at.era) else {
+                break;
+            };
+            let more = certificate.checks(chain, header.branch, &set);
             checks.extend(more.map_err(|_| Fault::BadCertificate)?);
             if header.next_validators_hash != header.validators_hash {
                 let next = item.next.as_ref();

@@ -171,6 +171,14 @@ impl Machine {
             self.fault(peer, why);
             return;
         }
+        if self
+            .tip
+            .bars
+            .pin
+            .is_some_and(|(at, stays)| at.0 == height && stays != id)
+        {
+            return self.stray(now, peer);
+        }
         let wanted = height > self.tip.height.0
             && height <= self.tip.height.0 + SYNC_WINDOW_BLOCKS
             && !self.window.contains(height);
@@ -264,6 +272,7 @@ impl Machine {
     fn stray(&mut self, now: MonoUs, peer: Peer) {
         self.peers.rest(now, peer, REST_MAX_MS);
         self.drop_untrusted(peer);
+        self.effects.push_back(Effect::Stray { peer });
     }
 
     fn drop_untrusted(&mut self, peer: Peer) {
@@ -401,12 +410,14 @@ impl Machine {
         let Some(candidate) = self.window.get_mut(height) else {
             return false;
         };
-        let Stage::Arrived(_) = candidate.stage else {
+        let Stage::Arrived(certificate) = &candidate.stage else {
             return true;
         };
+        let era = certificate.commit.at.era;
         let peer = candidate.peer;
         let header = &candidate.block.header;
-        let Some(set) = self.skeleton.set(&header.validators_hash) else {
+        // An era that this node has yet to learn of: its RecoveryCert comes from the peers that know it.
+        let Some(set) = self.skeleton.deciders(&header.validators_hash, era) else {
             return false;
         };
         let branch = header.branch;
@@ -414,7 +425,7 @@ impl Machine {
         let Stage::Arrived(certificate) = before else {
             return true;
         };
-        match certificate.checks(self.chain, branch, set) {
+        match certificate.checks(self.chain, branch, &set) {
             Err(_) => {
                 self.fault(peer, Fault::BadCertificate);
                 false

@@ -44,7 +44,7 @@ use crate::crypto::hash::Hash;
 use crate::crypto::verify::{Check, Verified};
 use crate::ledger::state::State;
 use crate::types::block::{Block, Certificate, CertifiedHeader};
-use crate::types::ids::{BlockId, ChainId, Height};
+use crate::types::ids::{BlockId, ChainId, Era, Height, MasternodeId};
 use crate::types::validators::ValidatorSet;
 use std::sync::Arc;
 
@@ -104,11 +104,43 @@ pub struct Applied {
     pub validators_hash: Hash,
     /// The latest slot block at or below it.
     pub slot: SlotHead,
+    /// What is known of forks (B6).
+    pub bars: Arc<Bars>,
+}
+
+/// Who has no vote in the certificates of which era: culprits of forks whose evidence is due; and what stays (B6).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Bars {
+    eras: Vec<(Era, Vec<MasternodeId>)>,
+    /// The block that stays at the height of the last fork: any other there is of a branch that is gone.
+    pin: Option<(Height, BlockId)>,
+}
+
+impl Bars {
+    /// Of the era of `state`, and the next one if its RecoveryCert is at hand.
+    fn of(state: &State, pin: Option<(Height, BlockId)>) -> Bars {
+        let mut ids: Vec<MasternodeId> = state.eras.culprits.iter().map(|e| e.offender).collect();
+        let mut eras = vec![(state.tip.era, ids.clone())];
+        if let Some(next) = &state.next_era {
+            ids.extend(next.culprits.iter().map(|e| e.offender));
+            eras.push((next.era, ids));
+        }
+        Bars { eras, pin }
+    }
+
+    /// `set` as it decides in `era`; `None` if the era is not known.
+    fn bar(&self, set: &Arc<ValidatorSet>, era: Era) -> Option<Arc<ValidatorSet>> {
+        let (_, ids) = self.eras.iter().find(|(known, _)| *known == era)?;
+        Some(match ids.is_empty() {
+            true => set.clone(),
+            false => Arc::new(set.without(ids)),
+        })
+    }
 }
 
 impl Applied {
-    /// Of a node whose ledger is at `state`.
-    pub fn of(state: &State) -> Applied {
+    /// Of a node whose ledger is at `state`; `pin`: the block that stays after a fork.
+    pub fn of(state: &State, pin: Option<(Height, BlockId)>) -> Applied {
         let record = state.slots.records.last();
         Applied {
             height: state.height(),
@@ -123,6 +155,7 @@ impl Applied {
                 next_hash: state.validators_hash,
                 state_root: Hash::ZERO,
             },
+            bars: Arc::new(Bars::of(state, pin)),
         }
     }
 }
@@ -254,6 +287,11 @@ pub enum Effect {
         block: Arc<Block>,
         /// Its certificate, with good signatures.
         certificate: Verified<Certificate>,
+    },
+    /// A peer's blocks do not follow ours: its chain left ours at some height below (F5).
+    Stray {
+        /// Who.
+        peer: Peer,
     },
     /// Call with [`Input::Tick`] at this time; replaces the deadline set before.
     SetDeadline(Option<MonoUs>),

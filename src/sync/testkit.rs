@@ -173,6 +173,10 @@ impl Chain {
             validators_hash: validators.hash(),
             validators,
             slot: self.slot(height),
+            bars: Arc::new(Bars {
+                eras: vec![(Era(0), Vec::new())],
+                pin: None,
+            }),
         }
     }
 }
@@ -466,6 +470,7 @@ impl Sim {
                 self.faults.insert(peer);
             }
             Effect::Conflict { .. } => panic!("there is one certified chain"),
+            Effect::Stray { .. } => {}
             Effect::SetDeadline(at) => self.deadline = at,
         }
     }

@@ -42,6 +42,7 @@ pub(super) enum Sub {
     Db(Db),
     Trust(Trust),
     Snapshot(Snapshot),
+    Recover(Recover),
 }
 
 /// Make a snapshot of the ledger, or the ledger of a snapshot. The node must not run; a running one makes and fetches them by itself.
@@ -84,6 +85,18 @@ pub(super) struct Trust {
     /// height and id of the block, as HEIGHT:ID
     #[argh(positional)]
     pub(super) block: String,
+}
+
+/// State which branch of a fork stays, by the running node of the data directory, after operators have agreed (see getforkinfo).
+#[derive(FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "recover", help_triggers("-h", "--help"))]
+pub(super) struct Recover {
+    /// block of the branch that stays, as getforkinfo shows it
+    #[argh(option, arg_name = "id")]
+    pub(super) branch: String,
+    /// the conditions are known and hold; without this they are shown and nothing is done
+    #[argh(switch)]
+    pub(super) i_know: bool,
 }
 
 /// Make keys and a commented configuration file in the data directory. Takes --network and --datadir.

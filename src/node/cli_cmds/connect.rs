@@ -63,6 +63,11 @@ fn of_config(config: &Config, cookie: Option<&Path>) -> Result<Client, CliError>
     Ok(Client::new(url_of(bind), Credentials::File(cookie)))
 }
 
+/// The node of a configuration, with the cookie of its data directory.
+pub fn client_of(config: &Config) -> Result<Client, CliError> {
+    of_config(config, None)
+}
+
 /// Every node that was named: by URL, or else that of the data directory.
 pub(super) fn clients(given: &TimeCli) -> Result<Vec<Client>, CliError> {
     let cookie = given.rpc_cookie.as_ref().map(PathBuf::from);

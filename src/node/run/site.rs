@@ -11,6 +11,7 @@ use crate::node::config::Config;
 use crate::node::consensus::{Backlog, Call, ConsensusThread, Frame, Inbox, Outbox, Report};
 use crate::node::disks::{self, Progress, SignerJob};
 use crate::node::exit::Exit;
+use crate::node::forkfile::ForkFile;
 use crate::node::handle::{Handle, Ledger, Wallets};
 use crate::node::keeper::Keeper;
 use crate::node::meter::{Gauge, Meter};
@@ -109,12 +110,13 @@ pub(super) struct Site<'a> {
     pub(super) wake_net: WakeHandle,
     pub(super) pool: crate::node::pool::Pool,
     pub(super) stopping: Arc<AtomicBool>,
+    /// Raised to start again.
+    pub(super) restart: Arc<AtomicBool>,
     pub(super) wallets: Wallets,
     pub(super) limits: MempoolLimits,
     pub(super) durable: Height,
     pub(super) wires: Wires,
     pub(super) shelf: Shelf,
-    pub(super) adopt: Arc<AtomicBool>,
 }
 
 impl Site<'_> {
@@ -156,12 +158,13 @@ impl Site<'_> {
             signer.clone(),
             self.metrics.clone(),
         );
+        let forks = ForkFile::open(&opened.datadir);
         let signer_thread = spawn(
             crew.meter("signer"),
             &threads.signer,
             move |meter| match store {
                 Some(store) => disks::signer_thread(meter, &store, &jobs, &progress, &counters),
-                None => disks::no_signer_thread(meter, &jobs, &progress),
+                None => disks::no_signer_thread(meter, forks, &jobs, &progress),
             },
         )?;
         let (jobs, progress, counters) = (
@@ -177,7 +180,7 @@ impl Site<'_> {
     }
 
     pub(super) fn syncer(&self, opened: &Opened, replica: &Replica) -> Syncer {
-        let applied = crate::sync::Applied::of(replica.state());
+        let applied = crate::sync::Applied::of(replica.state(), replica.pin());
         let root = replica.trust().root().map(|root| (root.height, root.id));
         Syncer {
             clock: self.clock,
@@ -189,7 +192,7 @@ impl Site<'_> {
                 root: opened.datadir.snapshots(),
                 wanted: self.config.sync.snapshot,
                 download: None,
-                adopt: self.adopt.clone(),
+                restart: self.restart.clone(),
             },
             blocks: self.blocks(opened),
             out: syncer::Outlets {
@@ -244,6 +247,7 @@ impl Site<'_> {
             backlog: Backlog::default(),
             waiting: std::collections::BTreeMap::new(),
             next_token: 0,
+            restart: self.restart.clone(),
             operators_of: None,
             status_due: None,
             status_told: crate::base::time::MonoUs(0),
@@ -277,7 +281,7 @@ impl Site<'_> {
             gauges,
             queues: self.wires.viewers(),
             log_filter: Mutex::new(self.config.log.level.clone()),
-            adopt: self.adopt.clone(),
+            restart: self.restart.clone(),
             wake_net: self.wake_net.clone(),
             operator: opened.operator.as_ref().map(|(key, _)| key.clone()),
         })

@@ -3,6 +3,7 @@
 use super::RunError;
 use super::open::Opened;
 use super::site::{Site, Wires};
+use super::takeback::take_back;
 use crate::base::time::Now;
 use crate::ledger::mempool::{MempoolLimits, decode_saved};
 use crate::net::{HttpToken, NetConfig, NetError, NodeIdentity, Reactor, WakeHandle};
@@ -10,6 +11,7 @@ use crate::node::clock::Clock;
 use crate::node::config::{Config, CoreSet};
 use crate::node::datadir::{DirLock, OperatorLock};
 use crate::node::exit::Exit;
+use crate::node::forkfile::ForkFile;
 use crate::node::handle::Handle;
 use crate::node::meter::{Gauge, Meter};
 use crate::node::netcmd::NetCommand;
@@ -35,7 +37,7 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 /// Room for framing beside the transactions in a mempool file, bytes.
-const SAVED_FRAMING: usize = 4 << 20;
+pub(super) const SAVED_FRAMING: usize = 4 << 20;
 
 /// A node that runs.
 pub(super) struct Running {
@@ -126,15 +128,16 @@ fn start_replica(
     limits: MempoolLimits,
     clock: Clock,
 ) -> Result<(Replica, Vec<Effect>), RunError> {
+    let (records, unsure) = match &opened.signer {
+        None => (ForkFile::open(&opened.datadir).records(), None),
+        Some((store, Signer::Sure)) => (store.load()?, None),
+        Some((store, Signer::Unsure(why))) => (store.load()?, Some(why.to_string())),
+    };
+    let returned = take_back(opened, &records, limits)?;
     let trust = open_trust(config, opened, clock)?;
     let state = opened.ledger.state();
     let certificate = opened.ledger.certificate(state.height())?;
     let operator = opened.operator.as_ref().map(|(secret, _)| secret.clone());
-    let (records, unsure) = match &opened.signer {
-        None => (Vec::new(), None),
-        Some((store, Signer::Sure)) => (store.load()?, None),
-        Some((store, Signer::Unsure(why))) => (store.load()?, Some(why.to_string())),
-    };
     let config = ReplicaConfig {
         rules: Default::default(),
         operator,
@@ -146,6 +149,7 @@ fn start_replica(
         certificate,
         records,
         unsure,
+        returned,
     };
     let started = Replica::start(config, disks, clock.now(), &opened.ledger);
     let started = started.map_err(|error| RunError::new(error, Exit::Data))?;
@@ -320,12 +324,12 @@ pub(super) fn start(config: &Config, mut opened: Opened) -> Result<Running, RunE
         wake_net,
         pool: verification_pool(config, &mut crew)?,
         stopping: Arc::default(),
+        restart: Arc::default(),
         wallets: wallets::load(config, &opened.datadir, &opened.ledger)?,
         limits,
         durable,
         wires: Wires::new(),
         shelf: Default::default(),
-        adopt: Arc::default(),
     };
     let machine = peer_machine(config, &opened, &replica, clock.now());
     *site.shared.bans.write() = Arc::new(machine.reputation().bans().cloned().collect());

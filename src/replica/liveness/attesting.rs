@@ -78,7 +78,7 @@ impl Replica {
         });
         let present = Bitmap::from_ones(registry.len(), there.map(|(i, _)| i));
         let body = AttestationBody {
-            era: self.state.tip.era,
+            era: self.state.era(),
             slot,
             base: self.state.tip.prev_slot_block,
             supports: SOFTWARE_BRANCH,
@@ -107,7 +107,7 @@ impl Replica {
         let current = slot_of(now.wall, params).0;
         let near =
             body.slot.0.saturating_add(1) >= current && body.slot.0 <= current.saturating_add(1);
-        let fits = body.era == self.state.tip.era
+        let fits = body.era == self.state.era()
             && body.base == self.state.tip.prev_slot_block
             && body.slot >= self.state.slot()
             && body.present.len() == self.state.registry().len();

@@ -139,9 +139,15 @@ impl World {
         }
         let height = self.nodes[i].ledger.state.height();
         self.note(&format!("node {i} starts at height {height}"));
-        let mut broken = self.checker.on_start(i, height);
-        match self.nodes[i].start(self.now, &self.genesis, self.options.rules) {
+        let broken = match self.nodes[i].start(self.now, &self.genesis, self.options.rules) {
             Ok(effects) => {
+                let started = self.nodes[i].ledger.state.height();
+                if started < height
+                    && let Some((me, _)) = &self.nodes[i].operator
+                {
+                    self.checker.on_rewind(*me, started.next());
+                }
+                let broken = self.checker.on_start(i, started);
                 let mut first: VecDeque<Work> =
                     effects.into_iter().map(Work::FromReplica).collect();
                 if let Some(running) = &self.nodes[i].running {
@@ -150,12 +156,22 @@ impl World {
                 }
                 self.tell_registry(i, &mut first);
                 self.all(i, first);
+                broken
             }
-            Err(error) => broken = Err(format!("node {i} cannot start: {error}")),
-        }
+            Err(error) => Err(format!("node {i} cannot start: {error}")),
+        };
         if let Err(what) = broken {
             self.fail(what);
         }
+    }
+
+    /// A node stops in order and starts again from its disks (B6 step 5).
+    pub(in crate::sim) fn restart(&mut self, i: usize) {
+        self.note(&format!("node {i} starts again"));
+        let node = &mut self.nodes[i];
+        while node.signer.finish_one().is_some() {}
+        while node.ledger.finish_one().is_some() {}
+        self.crash(i, Some(100_000));
     }
 
     /// Power is lost; it comes back after `back` µs, if at all.

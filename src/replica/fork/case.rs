@@ -1,0 +1,426 @@
+//! The fork that is open: who is guilty of it (S6), and who says which branch (B6 steps 1 to 4).
+
+use crate::base::bounded::BoundedVec;
+use crate::base::time::{MonoUs, Now};
+use crate::crypto::verify::Verified;
+use crate::ledger::coins::{CoinView, ViewError};
+use crate::ledger::fork::{Attribution, attribute, is_majority, power_of};
+use crate::p2p::messages::Message;
+use crate::replica::fork::AGAIN_MS;
+use crate::replica::gate::Held;
+use crate::replica::io::*;
+use crate::replica::machine::Replica;
+use crate::replica::record::{ForkRecord, Record};
+use crate::types::fork::{ForkProof, RecoveryCert};
+use crate::types::ids::*;
+use crate::types::masternode::{Evidence, Offence, Statement, StatementBody};
+use crate::types::polka::Polka;
+use crate::types::validators::ValidatorSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Attempts beyond the own one of which statements are kept: somebody who claims 2^32 attempts must not be followed.
+const ATTEMPTS_AHEAD: u32 = 8;
+/// Polkas kept of the fork's height.
+const POLKA_COUNT_MAX: usize = 256;
+
+/// A fork that has not ended.
+pub(in crate::replica) struct Case {
+    pub(in crate::replica) proof: ForkProof,
+    /// Era that it ends.
+    pub(in crate::replica) era: Era,
+    /// Who decided its height.
+    pub(in crate::replica) set: Arc<ValidatorSet>,
+    /// Which of the two blocks this node had decided.
+    pub(in crate::replica) held: Option<BlockId>,
+    /// Polkas of its height.
+    pub(in crate::replica) polkas: Vec<Polka>,
+    /// Evidence against more than a third, once it is complete.
+    pub(in crate::replica) culprits: Option<Vec<Evidence>>,
+    /// The polka that attribution lacks.
+    pub(in crate::replica) missing: Option<(EraRound, BlockId)>,
+    /// By attempt and masternode.
+    statements: BTreeMap<(u32, MasternodeId), Statement>,
+    /// Own statements that are durable or on their way.
+    own: BTreeMap<u32, Statement>,
+    /// Attempts of which the own statement is durable.
+    said: BTreeSet<u32>,
+    pub(in crate::replica) due: MonoUs,
+}
+
+impl Case {
+    /// A case as it begins or is read back.
+    pub(in crate::replica) fn new(
+        record: ForkRecord,
+        set: Arc<ValidatorSet>,
+        own: Vec<Statement>,
+        now: MonoUs,
+    ) -> Case {
+        let said = own.iter().map(|s| s.body.attempt).collect();
+        let own = own.into_iter().map(|s| (s.body.attempt, s));
+        Case {
+            proof: record.proof,
+            era: record.era,
+            set,
+            held: record.held,
+            polkas: Vec::new(),
+            culprits: None,
+            missing: None,
+            statements: BTreeMap::new(),
+            own: own.collect(),
+            said,
+            due: now,
+        }
+    }
+
+    /// All statements held, own ones that are durable included.
+    pub(in crate::replica) fn statements(&self) -> impl Iterator<Item = Statement> {
+        self.statements.values().cloned()
+    }
+
+    pub(in crate::replica) fn attempt(&self) -> Option<u32> {
+        self.own.last_key_value().map(|(attempt, _)| *attempt)
+    }
+
+    /// The greatest attempt that somebody else has made, within what is kept.
+    pub(in crate::replica) fn seen_attempt(&self) -> u32 {
+        self.statements
+            .last_key_value()
+            .map_or(0, |((attempt, _), _)| *attempt)
+    }
+
+    /// Whether a statement is news.
+    pub(in crate::replica) fn wants(&self, statement: &Statement) -> bool {
+        let last = self.attempt().unwrap_or(0).saturating_add(ATTEMPTS_AHEAD);
+        let key = (statement.body.attempt, statement.masternode);
+        statement.body.era == self.era
+            && statement.body.attempt <= last
+            && self.statements.get(&key) != Some(statement)
+    }
+
+    /// What this node says: the block it had decided; had it decided none, the one it is locked on, else that of the lower
+    /// round. Any choice is safe for it: it has told nobody that something is final.
+    fn choice(&self, locked: Option<BlockId>) -> BlockId {
+        let locked = locked.filter(|block| self.proof.side(*block).is_some());
+        let lower = self.proof.by_round().0.block();
+        self.held.or(locked).unwrap_or(lower)
+    }
+
+    pub(in crate::replica) fn is_guilty(&self, id: &MasternodeId) -> bool {
+        let culprits = self.culprits.iter().flatten();
+        culprits.into_iter().any(|e| e.offender == *id)
+    }
+
+    /// Power that has stated a block in an attempt, culprits left out.
+    pub(in crate::replica) fn stated(&self, attempt: u32, block: BlockId) -> Power {
+        let of = self.statements.values().filter(|s| {
+            (s.body.attempt, s.body.block) == (attempt, block) && !self.is_guilty(&s.masternode)
+        });
+        self.set
+            .power_of(of.filter_map(|s| self.set.index_of(&s.masternode)))
+    }
+
+    /// The certificate, once there is a majority in some attempt.
+    fn certificate(&self) -> Option<RecoveryCert> {
+        let attempts: BTreeSet<u32> = self
+            .statements
+            .keys()
+            .map(|(attempt, _)| *attempt)
+            .collect();
+        for attempt in attempts.into_iter().rev() {
+            // Nothing happens by itself without proof against a third (B6 step 2).
+            let culprits = match (&self.culprits, attempt) {
+                (Some(culprits), _) => culprits.clone(),
+                (None, 0) => continue,
+                (None, _) => Vec::new(),
+            };
+            for block in self.proof.blocks() {
+                let all = self.statements.values();
+                let of = |s: &&Statement| (s.body.attempt, s.body.block) == (attempt, block);
+                let statements: Vec<&Statement> = all
+                    .filter(of)
+                    .filter(|s| !self.is_guilty(&s.masternode))
+                    .collect();
+                if is_majority(statements.iter().copied(), &culprits, &self.set) {
+                    return Some(RecoveryCert {
+                        fork: self.proof.clone(),
+                        era: self.era,
+                        attempt,
+                        block,
+                        culprits: BoundedVec::take_from(culprits),
+                        statements: BoundedVec::take_from(statements.into_iter().cloned()),
+                    });
+                }
+            }
+        }
+        None
+    }
+}
+
+impl Replica {
+    /// B6 step 1: the proof holds. Durable, then nothing more of this era is signed.
+    pub(in crate::replica) fn forked(
+        &mut self,
+        now: Now,
+        proof: ForkProof,
+        view: &dyn CoinView,
+    ) -> Result<(), ViewError> {
+        if self.forks.knows(&proof) || self.forks.case.is_some() {
+            return Ok(());
+        }
+        let height = proof.height();
+        let at = proof.first.certificate.commit.at.era;
+        let Some(set) = self.set_at(view, height, at)? else {
+            return Ok(());
+        };
+        let own = self.decision_at(view, height)?;
+        let record = ForkRecord {
+            era: self.state.era(),
+            held: own.map(|d| d.block()).filter(|b| proof.side(*b).is_some()),
+            proof,
+        };
+        self.gate.write(&Record::Fork(Box::new(record.clone())));
+        // What waits for the disk was signed before; it is not said any more.
+        self.gate.drop_held();
+        let relayed = Message::ForkProof(Box::new(record.proof.clone()));
+        self.out
+            .push(Effect::Send(self.peers.ids(), Arc::new(relayed)));
+        self.event(Event::Forked {
+            height,
+            blocks: record.proof.blocks(),
+            held: record.held,
+        });
+        self.open_case(Case::new(record, set, Vec::new(), now.mono));
+        self.tend_case(now);
+        Ok(())
+    }
+
+    /// The fork that was open when the node stopped.
+    pub(in crate::replica) fn resume_case(
+        &mut self,
+        record: ForkRecord,
+        own: Vec<Statement>,
+        now: Now,
+        view: &dyn CoinView,
+    ) -> Result<(), ViewError> {
+        let at = record.proof.first.certificate.commit.at.era;
+        match self.set_at(view, record.proof.height(), at)? {
+            Some(set) => self.open_case(Case::new(record, set, own, now.mono)),
+            None => self.guard.fork(Some(format!(
+                "FORK at height {}, which undo no longer reaches: fetch the ledger again",
+                record.proof.height()
+            ))),
+        }
+        Ok(())
+    }
+
+    /// From now on this is the fork that is open.
+    pub(in crate::replica) fn open_case(&mut self, mut case: Case) {
+        let height = case.proof.height();
+        self.guard.fork(Some(format!(
+            "FORK at height {height}: two blocks are decided ({} and {}); see getforkinfo",
+            case.proof.blocks()[0],
+            case.proof.blocks()[1]
+        )));
+        let known = self
+            .forks
+            .archive
+            .of_height(height)
+            .map(|p| Polka::clone(p));
+        case.polkas.extend(known.take(POLKA_COUNT_MAX));
+        if height == self.height.height() {
+            let known = self.height.engine.tally().polkas();
+            case.polkas.extend(known.map(|p| Polka::clone(p)));
+        }
+        let own: Vec<Statement> = case.own.values().cloned().collect();
+        for statement in own {
+            let key = (statement.body.attempt, statement.masternode);
+            case.statements.insert(key, statement);
+        }
+        self.forks.case = Some(case);
+    }
+
+    /// Attribution, asking, saying, counting: whenever something is new, and every while.
+    pub(in crate::replica) fn tend_case(&mut self, now: Now) {
+        self.attribute_case();
+        let Some(case) = &mut self.forks.case else {
+            return;
+        };
+        case.due = now.mono.plus_ms(AGAIN_MS);
+        let height = case.proof.height();
+        let wanted = case.missing;
+        let again: Vec<Statement> = case
+            .own
+            .values()
+            .filter(|s| case.said.contains(&s.body.attempt))
+            .cloned()
+            .collect();
+        let first = case.culprits.is_some() && case.own.is_empty();
+        let to = self.peers.ids();
+        if let Some((at, block)) = wanted {
+            let wanted = Arc::new(Message::GetPolka((height, at, block)));
+            self.out.push(Effect::Send(to.clone(), wanted));
+        }
+        for statement in again {
+            let said = Arc::new(Message::Statement(statement));
+            self.out.push(Effect::Send(to.clone(), said));
+        }
+        if first {
+            // Who may not state anything waits for those who may.
+            let _not_ours = self.state_branch(0, None);
+        }
+        self.count_statements();
+    }
+
+    fn attribute_case(&mut self) {
+        let Some(case) = &mut self.forks.case else {
+            return;
+        };
+        if case.culprits.is_some() {
+            return;
+        }
+        match attribute(&case.proof, &case.set, &case.polkas) {
+            Attribution::Missing { at, block } => case.missing = Some((at, block)),
+            Attribution::Culprits(found) => {
+                case.missing = None;
+                if is_over_third(power_of(&found, &case.set), case.set.total()) {
+                    case.culprits = Some(found.clone());
+                    let ids = found.iter().map(|e| e.offender).collect();
+                    self.event(Event::ForkCulprits(ids));
+                }
+            }
+        }
+    }
+
+    /// A polka of the fork's height, verified.
+    pub(in crate::replica) fn fork_polka(&mut self, now: Now, polka: Polka) {
+        let Some(case) = &mut self.forks.case else {
+            return;
+        };
+        if case.polkas.len() < POLKA_COUNT_MAX && !case.polkas.contains(&polka) {
+            case.polkas.push(polka);
+            self.tend_case(now);
+        }
+    }
+
+    /// B6 step 3: says which block stays, once per attempt, durable before it is said.
+    pub(in crate::replica) fn state_branch(
+        &mut self,
+        attempt: u32,
+        block: Option<BlockId>,
+    ) -> Result<Statement, &'static str> {
+        let case = self.forks.case.as_mut().ok_or("there is no fork")?;
+        let (me, secret) = self
+            .operator
+            .as_ref()
+            .ok_or("this node has no operator key")?;
+        let member = case.set.get(me).filter(|m| m.operator == secret.public());
+        if member.is_none() {
+            return Err("this key had no vote at the height of the fork");
+        }
+        if case.is_guilty(me) {
+            return Err("this masternode is among the culprits");
+        }
+        if !self.guard.is_sure() {
+            return Err("the signer state is unsure: it may have stated something before (B7)");
+        }
+        if case.own.contains_key(&attempt) {
+            return Err("this masternode has stated a block in this attempt");
+        }
+        let block = block.unwrap_or_else(|| case.choice(self.height.lock.map(|lock| lock.block)));
+        let body = StatementBody {
+            era: case.era,
+            attempt,
+            fork: case.proof.hash(),
+            block,
+            tip_height: self.state.height(),
+            tip: self.state.block(),
+        };
+        let signature = secret.sign(&body.signing_hash(self.state.chain_id()));
+        let statement = Statement {
+            body,
+            masternode: *me,
+            signature,
+        };
+        case.own.insert(attempt, statement.clone());
+        self.gate.write(&Record::Statement(statement.clone()));
+        self.gate.hold(Held::Statement(statement.clone()));
+        self.event(Event::ForkStated(attempt, block));
+        Ok(statement)
+    }
+
+    /// An own statement is durable: now it is said and counts.
+    pub(in crate::replica) fn statement_durable(&mut self, statement: Statement) {
+        let Some(case) = &mut self.forks.case else {
+            return;
+        };
+        case.said.insert(statement.body.attempt);
+        let key = (statement.body.attempt, statement.masternode);
+        case.statements.insert(key, statement.clone());
+        let said = Arc::new(Message::Statement(statement));
+        self.out.push(Effect::Send(self.peers.ids(), said));
+        self.count_statements();
+    }
+
+    /// A statement of another member, verified. A second, different one is evidence.
+    pub(in crate::replica) fn statement_proven(&mut self, proof: Verified<Statement>) {
+        let statement = proof.into_inner();
+        let Some(case) = &mut self.forks.case else {
+            return;
+        };
+        if !case.wants(&statement) {
+            return;
+        }
+        let key = (statement.body.attempt, statement.masternode);
+        if let Some(before) = case.statements.get(&key) {
+            let (a, b) = (before.clone(), statement);
+            let offence = match a.body <= b.body {
+                true => Offence::Statements(a, b),
+                false => Offence::Statements(b, a),
+            };
+            if let Some(member) = case.set.get(&key.1) {
+                let evidence = Evidence {
+                    offender: key.1,
+                    key: member.operator,
+                    offence,
+                };
+                self.accuse(Box::new(evidence));
+            }
+            return;
+        }
+        case.statements.insert(key, statement.clone());
+        let told = Arc::new(Message::Statement(statement));
+        self.out.push(Effect::Send(self.peers.ids(), told));
+        self.count_statements();
+    }
+
+    /// B6 step 4.
+    fn count_statements(&mut self) {
+        let cert = self.forks.case.as_ref().and_then(Case::certificate);
+        if let Some(cert) = cert {
+            self.adopt(cert);
+        }
+    }
+
+    /// B6 step 5: the era is over. Once that is durable the node starts again in the next one.
+    pub(in crate::replica) fn adopt(&mut self, cert: RecoveryCert) {
+        if self.forks.certs.contains_key(&cert.era) || cert.era != self.state.era() {
+            return;
+        }
+        let told = Arc::new(Message::RecoveryCert(Box::new(cert.clone())));
+        self.out.push(Effect::Send(self.peers.ids(), told));
+        self.event(Event::ForkEnded {
+            height: cert.fork.height(),
+            block: cert.block,
+            culprits: cert.culprits.iter().map(|e| e.offender).collect(),
+        });
+        self.guard
+            .fork(Some("a fork has ended, the next era begins".into()));
+        self.gate.write(&Record::Recovery(Box::new(cert.clone())));
+        self.gate.drop_held();
+        self.gate.hold(Held::Recovered);
+        self.forks.pin = Some((cert.fork.height(), cert.block));
+        self.forks.certs.insert(cert.era, cert);
+        self.forks.case = None;
+    }
+}
