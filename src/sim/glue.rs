@@ -1,6 +1,7 @@
 //! What the threads of a real node do: performing the effects of the machines and carrying inputs between them.
 
 use crate::crypto::verify::Verified;
+use crate::ledger::decided::DecidedBlock;
 use crate::p2p::machine as p2p;
 use crate::p2p::messages::{CertifiedBlock, Message, PeerId};
 use crate::replica::catchup::Synced;
@@ -11,6 +12,7 @@ use crate::sim::stage::frame_of;
 use crate::sim::world::{Event, Work, World};
 use crate::sync;
 use crate::types::ids::*;
+use crate::types::masternode::Evidence;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -361,26 +363,7 @@ impl World {
     pub(super) fn told(&mut self, i: usize, event: Told) {
         let honest = self.nodes[i].is_honest();
         match event {
-            Told::Decided { decided, round, .. } => {
-                let (height, block) = (decided.certificate.height, decided.certificate.block);
-                let text = decided.block.transactions.len();
-                self.note(&format!(
-                    "node {i} decides {height} {block:?} in round {round} with {text} transactions"
-                ));
-                if !honest {
-                    self.checker.heights[i] = height;
-                    return;
-                }
-                if let Err(what) = self.checker.on_decided(i, &decided) {
-                    return self.fail(what);
-                }
-                if height == self.checker.tip() {
-                    self.validators = decided.delta.after.validators.clone();
-                }
-                for tx in decided.block.transactions.iter() {
-                    self.clients.settle(self.now, &tx.txid);
-                }
-            }
+            Told::Decided { decided, round, .. } => self.told_decided(i, &decided, round),
             Told::NewRound(height, round) => {
                 self.note(&format!("node {i} enters {height} round {round}"))
             }
@@ -389,21 +372,7 @@ impl World {
                     "node {i} sees {block:?} proposed at {height} round {round}"
                 ));
             }
-            Told::Evidence(evidence) => {
-                self.note(&format!("node {i} has evidence: {evidence:?}"));
-                let offender = |n: &&Node| {
-                    n.operator
-                        .as_ref()
-                        .is_some_and(|(id, _)| *id == evidence.offender)
-                };
-                let node = self.nodes.iter().find(offender);
-                if honest && node.is_some_and(|n| n.is_honest() && !n.amnesic) {
-                    self.fail(format!(
-                        "evidence against honest {}: {evidence:?}",
-                        evidence.offender
-                    ));
-                }
-            }
+            Told::Evidence(evidence) => self.told_evidence(i, &evidence),
             Told::Forked {
                 height,
                 blocks,
@@ -446,6 +415,45 @@ impl World {
             | Told::TimedOut(_)
             | Told::VoteJudged(..)
             | Told::MempoolAccepted(_) => {}
+        }
+    }
+
+    fn told_decided(&mut self, i: usize, decided: &DecidedBlock, round: EraRound) {
+        let honest = self.nodes[i].is_honest();
+        let (height, block) = (decided.certificate.height, decided.certificate.block);
+        let text = decided.block.transactions.len();
+        self.note(&format!(
+            "node {i} decides {height} {block:?} in round {round} with {text} transactions"
+        ));
+        if !honest {
+            self.checker.heights[i] = height;
+            return;
+        }
+        if let Err(what) = self.checker.on_decided(i, decided) {
+            return self.fail(what);
+        }
+        if height == self.checker.tip() {
+            self.validators = decided.delta.after.validators.clone();
+        }
+        for tx in decided.block.transactions.iter() {
+            self.clients.settle(self.now, &tx.txid);
+        }
+    }
+
+    fn told_evidence(&mut self, i: usize, evidence: &Evidence) {
+        let honest = self.nodes[i].is_honest();
+        self.note(&format!("node {i} has evidence: {evidence:?}"));
+        let offender = |n: &&Node| {
+            n.operator
+                .as_ref()
+                .is_some_and(|(id, _)| *id == evidence.offender)
+        };
+        let node = self.nodes.iter().find(offender);
+        if honest && node.is_some_and(|n| n.is_honest() && !n.amnesic) {
+            self.fail(format!(
+                "evidence against honest {}: {evidence:?}",
+                evidence.offender
+            ));
         }
     }
 }

@@ -13,6 +13,7 @@ mod prune;
 pub mod reader;
 mod rewind;
 pub mod schema;
+mod setup;
 pub mod signer;
 pub mod snapshot;
 mod space;

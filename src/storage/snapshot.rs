@@ -11,7 +11,8 @@
 use super::env::{Env, Options, Scan};
 use super::error::StorageError;
 use super::schema::*;
-use super::writer::{LedgerStore, format_entry, put_set, put_state};
+use super::setup::{format_entry, put_set};
+use super::writer::{LedgerStore, put_state};
 use crate::base::bounded::BoundedVec;
 use crate::crypto::merkle::Mmr;
 use crate::crypto::verify::verify_all;

@@ -210,7 +210,7 @@ impl Fetch {
     }
 
     fn offered(&mut self, peer: Peer, offer: Option<Box<Contents>>) {
-        if !self.holders.get(&peer).is_some_and(|h| h.asked.is_some()) {
+        if self.holders.get(&peer).is_none_or(|h| h.asked.is_none()) {
             return;
         }
         if offer.as_ref().is_some_and(|offer| offer.check().is_err()) {

@@ -71,12 +71,9 @@ impl Machine {
     /// How full its containers are.
     pub fn sizes(&self) -> Vec<Size> {
         let bytes = SYNC_WINDOW_BYTES + SYNC_RESERVE_BYTES;
+        let blocks = SYNC_WINDOW_BLOCKS as usize;
         vec![
-            Size::new(
-                "sync window",
-                self.window.len(),
-                SYNC_WINDOW_BLOCKS as usize,
-            ),
+            Size::new("sync window", self.window.len(), blocks),
             Size::new("sync window bytes", self.window.bytes(), bytes),
             Size::new(
                 "sync effects",

@@ -312,15 +312,12 @@ pub(super) fn start(config: &Config, mut opened: Opened) -> Result<Running, RunE
     let (mut replica, mut first) = start_replica(config, &mut opened, limits, clock)?;
     first.extend(saved_mempool(&opened, limits, &mut replica, clock)?);
     let (durable, info) = (opened.ledger.tip(), replica.consensus(clock.now()));
+    let view = view_of(&replica, &info, Parts::first(durable, limits));
     let site = Site {
         config,
         clock,
         metrics: Arc::new(Metrics::new()),
-        shared: Arc::new(Shared::new(view_of(
-            &replica,
-            &info,
-            Parts::first(durable, limits),
-        ))),
+        shared: Arc::new(Shared::new(view)),
         wake_net,
         pool: verification_pool(config, &mut crew)?,
         stopping: Arc::default(),
