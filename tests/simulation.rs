@@ -16,6 +16,8 @@ mod mutants;
 mod power;
 #[path = "simulation/scenarios.rs"]
 mod scenarios;
+#[path = "simulation/sets.rs"]
+mod sets;
 
 use timecoin::sim::swarm;
 use timecoin::sim::world::{Options, Report, Violation, World};
