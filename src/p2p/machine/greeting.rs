@@ -5,7 +5,7 @@
 
 use super::probing::{PROBED_COUNT_MAX, Visit};
 use super::{Effect, Link, Machine, Peer, PeerFacts};
-use crate::base::time::{MonoUs, Now};
+use crate::base::time::Now;
 use crate::crypto::hash::{Domain, Hash};
 use crate::crypto::keys::PublicKey;
 use crate::crypto::verify::Check;
