@@ -86,6 +86,9 @@ impl Machine {
     /// Takes an input; then call [`Machine::effect`] until it is empty.
     pub fn handle(&mut self, now: Now, input: Input) {
         let at = now.mono;
+        if self.is_no_news(at, &input) {
+            return;
+        }
         match input {
             Input::Position { peer, height } => {
                 self.peers.position(at, peer, height);
@@ -138,6 +141,19 @@ impl Machine {
             self.schedule(at);
         }
         self.wake(at);
+    }
+
+    /// Pings tell positions all the time: one that is not above the tip is noted and changes nothing else.
+    fn is_no_news(&mut self, now: MonoUs, input: &Input) -> bool {
+        let Input::Position { peer, height } = input else {
+            return false;
+        };
+        let idle = self.begun.is_none() && self.behind_since.is_none() && self.pending.is_none();
+        let none = idle && *height <= self.tip.height && self.deadline.is_some_and(|due| now < due);
+        if none {
+            self.peers.position(now, *peer, *height);
+        }
+        none
     }
 
     /// The next effect to perform.

@@ -41,6 +41,7 @@ impl Bench {
             state: net.state.clone(),
             certificate: None,
             records: Vec::new(),
+            returned: Vec::new(),
             unsure,
         };
         let now = reading(begun, started_ms);
