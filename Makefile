@@ -29,7 +29,7 @@ TARGET = $(or $(CARGO_TARGET_DIR),target)
 MANPAGES = $(wildcard man/*.[1-8])
 SUBSTITUTE = sed -e 's|/usr/local/bin/|$(BINDIR)/|g' -e 's|/etc/timecoin|$(SYSCONFDIR)/timecoin|g' -e 's|/var/lib/timecoin|$(LOCALSTATEDIR)/lib/timecoin|g'
 
-.PHONY: help build run test bench lint ci install uninstall sim sim-swarm regenerate
+.PHONY: help build run test bench lint ci install uninstall sim sim-swarm sim-scale enumerate regenerate
 
 help:
 	@echo "make build      release programs in $(TARGET)/release"
@@ -40,6 +40,8 @@ help:
 	@echo "make ci         what CI runs"
 	@echo "make sim        one simulated network: SEED=1 NODES=4 HOURS=1"
 	@echo "make sim-swarm  many simulated networks: N=100 FIRST=1 SECONDS=300"
+	@echo "make sim-scale  finality and traffic with 4 to 100 masternodes and 1,000 nodes, for an hour each: SECONDS=3600"
+	@echo "make enumerate  a large part of the space of three rounds, 4 masternodes, one a liar"
 	@echo "make regenerate the generated parts of man pages and the example configuration"
 	@echo "make install    programs, man pages, systemd units: PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)"
 	@echo "make uninstall  removes what install put there; configuration and data stay"
@@ -71,6 +73,13 @@ sim:
 sim-swarm:
 	TIMECOIN_SIM_SEEDS=$(or $(N),100) TIMECOIN_SIM_FIRST=$(or $(FIRST),1) TIMECOIN_SIM_SECONDS=$(or $(SECONDS),300) \
 		$(CARGO) test --release --locked --test simulation a_bounded_swarm -- --nocapture
+
+sim-scale:
+	TIMECOIN_SIM_NODES=$(NODES) TIMECOIN_SIM_SECONDS=$(or $(SECONDS),3600) \
+		$(CARGO) test --release --locked --test simulation scale::table -- --ignored --nocapture
+
+enumerate:
+	$(CARGO) test --release --locked --lib three_rounds -- --ignored --nocapture
 
 regenerate:
 	TIMECOIN_REGENERATE=1 $(CARGO) test --locked --lib manual

@@ -14,8 +14,12 @@ mod masternodes;
 mod mutants;
 #[path = "simulation/power.rs"]
 mod power;
+#[path = "simulation/scale.rs"]
+mod scale;
 #[path = "simulation/scenarios.rs"]
 mod scenarios;
+#[path = "simulation/sets.rs"]
+mod sets;
 
 use timecoin::sim::swarm;
 use timecoin::sim::world::{Options, Report, Violation, World};
@@ -144,30 +148,6 @@ fn speed(simulated_s: u64, begun: std::time::Instant) -> String {
 fn seeds_that_once_found_a_bug() {
     // After a full disk the core was set up again with votes that still waited for the disk, and peers were sent them.
     experiment(543, None, 300);
-}
-
-/// Finality and traffic by number of masternodes, 5 to 150 ms apart, mainnet parameters.
-#[test]
-#[ignore = "a measurement: cargo test --release --test simulation scale -- --ignored --nocapture"]
-fn scale() {
-    println!(
-        "masternodes  p50 ms  p99 ms  blocks  frames a block and node  bytes a block and node"
-    );
-    for count in [4, 16, 64] {
-        let mut options = Options::devnet(5, count);
-        options.network = timecoin::types::address::Network::Main;
-        options.latency = (5_000, 150_000);
-        let report = run(options, given("SECONDS").unwrap_or(60));
-        let (p50, p99) = report.finality_us;
-        let each = report.height.0 * count as u64;
-        let (bytes, frames) = (report.sent.0 / each, report.sent.1 / each);
-        println!(
-            "{count:>11}  {:>6}  {:>6}  {:>6}  {frames:>23}  {bytes:>22}",
-            p50 / 1_000,
-            p99 / 1_000,
-            report.height
-        );
-    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 use timecoin::node::client::{Client, Credentials};
@@ -114,11 +115,17 @@ impl Drop for Past {
 /// A port such that it and those above it that four nodes use are free.
 fn free_ports() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = (std::process::id() % 400) as u16;
-    for _ in 0..400 {
-        let place = (first + 7 * NEXT.fetch_add(1, Ordering::Relaxed)) % 400;
-        let base = 12_000 + place * 40;
-        if (base..base + 40).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+    // The last port of a place is held, so that no other process takes it.
+    static HELD: Mutex<Vec<TcpListener>> = Mutex::new(Vec::new());
+    let first = (std::process::id() % 200) as u16;
+    for _ in 0..200 {
+        let place = (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 200;
+        let (base, last) = (12_000 + place * 100, 12_000 + place * 100 + 99);
+        let Ok(held) = TcpListener::bind(("127.0.0.1", last)) else {
+            continue;
+        };
+        if (base..last).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+            HELD.lock().expect("no test panics here").push(held);
             return base;
         }
     }

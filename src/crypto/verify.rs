@@ -6,6 +6,7 @@
 use super::hash::{Domain, Hash, Hasher};
 use super::keys::{PublicKey, SecretKey, Signature};
 use ed25519_zebra::batch::{Item, Verifier};
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::ops::Deref;
 
@@ -126,6 +127,43 @@ pub fn verify_all(checks: &[Check]) -> bool {
     }
 }
 
+/// Good signatures of one generation of a [`Memo`].
+const MEMO_COUNT: usize = 100_000;
+
+/// Remembers signatures that hold, for a process that plays many nodes: each node asks for itself, the work is done once. A
+/// verdict is a function of the check alone, so it is the same; a bad signature is checked every time.
+#[derive(Debug, Default)]
+pub struct Memo {
+    good: BTreeSet<Known>,
+    older: BTreeSet<Known>,
+}
+
+/// All of a [`Check`], the part that differs most first.
+type Known = (Signature, Hash, PublicKey);
+
+impl Memo {
+    /// Whether all of `checks` hold, as [`verify_all`] says.
+    pub fn verify_all(&mut self, checks: &[Check]) -> bool {
+        let all_of = |check: &Check| (check.signature, check.message, check.key);
+        let is_new = |check: &&Check| {
+            let known = all_of(check);
+            !self.good.contains(&known) && !self.older.contains(&known)
+        };
+        let new: Vec<Check> = checks.iter().filter(is_new).cloned().collect();
+        let mut all = true;
+        for (check, good) in new.iter().zip(verify_each(&new)) {
+            all &= good;
+            if good {
+                self.good.insert(all_of(check));
+            }
+        }
+        if self.good.len() >= MEMO_COUNT {
+            self.older = std::mem::take(&mut self.good);
+        }
+        all
+    }
+}
+
 /// A value whose signatures have been checked.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Verified<T>(T);
@@ -138,6 +176,18 @@ impl<T> Verified<T> {
         } else {
             Err(value)
         }
+    }
+
+    /// As [`Verified::check`] for each of many values, with a memory.
+    pub fn check_known(
+        memo: &mut Memo,
+        items: Vec<(T, Vec<Check>)>,
+    ) -> Vec<Result<Verified<T>, T>> {
+        let judge = |(value, checks): (T, Vec<Check>)| match memo.verify_all(&checks) {
+            true => Ok(Verified(value)),
+            false => Err(value),
+        };
+        items.into_iter().map(judge).collect()
     }
 
     /// Checks many values in one batch.
@@ -229,6 +279,22 @@ mod tests {
         let out = Verified::check_many(values);
         assert_eq!(out.iter().filter(|v| v.is_err()).count(), 2);
         assert_eq!(out[5], Err(5));
+    }
+
+    #[test]
+    fn a_memory_gives_the_same_verdicts() {
+        let mut memo = Memo::default();
+        let mut checks: Vec<Check> = (0..9).map(good).collect();
+        for _ in 0..2 {
+            assert!(memo.verify_all(&checks), "L6: at first and again");
+        }
+        checks[3].signature.0[1] ^= 1;
+        for _ in 0..2 {
+            let items = vec![(1, checks.clone()), (2, vec![good(1)]), (3, vec![])];
+            let verdicts = Verified::check_known(&mut memo, items);
+            let held: Vec<bool> = verdicts.iter().map(Result::is_ok).collect();
+            assert_eq!(held, [false, true, true], "L6: a bad one stays bad");
+        }
     }
 
     #[test]

@@ -33,6 +33,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// A Hello must arrive within this time.
 const HELLO_TIMEOUT_MS: u64 = 5_000;
+/// No timer runs.
+const NEVER: MonoUs = MonoUs(u64::MAX);
 /// Pings without any answer after which a peer is dead.
 const PINGS_MISSED_MAX: u64 = 3;
 
@@ -72,6 +74,8 @@ pub struct Machine {
     reputation: Reputation,
     bans_told: u64,
     rng: Rng,
+    /// When a timer runs out at the earliest; 0: that is to be found out.
+    due: MonoUs,
     out: Vec<Effect>,
 }
 
@@ -91,6 +95,7 @@ impl Machine {
             reputation: Reputation::new(config.started, std::mem::take(&mut config.bans)),
             bans_told: 0,
             rng,
+            due: MonoUs(0),
             out: Vec::new(),
             config,
         };
@@ -103,6 +108,9 @@ impl Machine {
 
     /// Reacts to one input.
     pub fn handle(&mut self, now: Now, input: Input) -> Vec<Effect> {
+        if !is_routine(&input) {
+            self.due = MonoUs(0);
+        }
         match input {
             Input::Connected(link) => self.connected(now, link),
             Input::Closed(peer) => self.closed(now, peer),
@@ -136,7 +144,10 @@ impl Machine {
             Input::Disconnect(peer) => self.close(peer, "disconnected by hand", false),
             Input::Tick => {}
         }
-        self.timers(now);
+        if now.mono >= self.due {
+            self.timers(now);
+            self.due = self.next_timer();
+        }
         self.tell_bans(now);
         std::mem::take(&mut self.out)
     }
@@ -151,6 +162,10 @@ impl Machine {
 
     /// When [`Input::Tick`] is due.
     pub fn deadline(&self) -> Option<MonoUs> {
+        (self.due < NEVER).then_some(self.due)
+    }
+
+    fn next_timer(&self) -> MonoUs {
         let ping_ms = self.config.ping_interval_ms;
         let peers = self.peers.values().map(|p| match p.greeted {
             None => p.since.plus_ms(HELLO_TIMEOUT_MS),
@@ -162,7 +177,8 @@ impl Machine {
             .filter(|t| self.wants_dial(t))
             .map(|t| t.next);
         let search = self.search_due();
-        peers.chain(targets).chain(search).min()
+        let all = peers.chain(targets).chain(search);
+        all.min().unwrap_or(NEVER)
     }
 
     /// Peers that have greeted, with the masternode they proved to be and the last round trip of a ping in µs.
@@ -300,6 +316,21 @@ impl Machine {
         self.search(now);
         self.dial_due(now);
     }
+}
+
+/// Frames that move no timer: they cost no look at all peers.
+fn is_routine(input: &Input) -> bool {
+    let Input::Frame(_, message) = input else {
+        return false;
+    };
+    !matches!(
+        message,
+        Message::Hello(_)
+            | Message::OperatorProof(_)
+            | Message::Reject(_)
+            | Message::GetPeers(..)
+            | Message::Peers(_)
+    )
 }
 
 #[cfg(test)]

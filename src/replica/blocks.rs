@@ -512,7 +512,6 @@ impl Replica {
         self.out.extend(told);
         let (set, me) = (self.state.deciders(), self.guard.me());
         self.peers.new_height(now.mono, set, me);
-        self.clock.set_changed();
         let finality_us = self.finality_of(now, &decided.block);
         let settled = self.mempool.decided(&decided.block);
         let is_conflict = |d: &&Departed| matches!(d.why, Departure::Conflicted { .. });

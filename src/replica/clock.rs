@@ -19,10 +19,14 @@ pub struct ClockGuard {
     base: Option<Now>,
     /// Validator's clock minus own clock when its Status was read, ms.
     offsets: BTreeMap<MasternodeId, i64>,
-    /// The median, until a clock is told or the set changes.
-    median: Option<Option<i64>>,
+    /// How many of them are so far off that a median of such clocks would raise the alarm.
+    far: usize,
     wrong_since: Option<MonoUs>,
     agrees_since: Option<MonoUs>,
+}
+
+fn is_far(offset_ms: i64) -> bool {
+    offset_ms.saturating_abs() >= TOLERANCE_MS
 }
 
 impl ClockGuard {
@@ -30,19 +34,15 @@ impl ClockGuard {
     pub fn told(&mut self, masternode: MasternodeId, clock: WallMs, now: Now) {
         let offset = i128::from(clock.0) - i128::from(now.wall.0);
         let bounded = offset.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64;
-        self.offsets.insert(masternode, bounded);
-        self.median = None;
+        let before = self.offsets.insert(masternode, bounded);
+        self.far =
+            self.far + usize::from(is_far(bounded)) - usize::from(before.is_some_and(is_far));
     }
 
     /// A masternode is no longer connected.
     pub fn forget(&mut self, masternode: &MasternodeId) {
-        self.offsets.remove(masternode);
-        self.median = None;
-    }
-
-    /// Other validators' clocks count from now on.
-    pub fn set_changed(&mut self) {
-        self.median = None;
+        let gone = self.offsets.remove(masternode);
+        self.far -= usize::from(gone.is_some_and(is_far));
     }
 
     /// The median offset by power, ms, if enough validators are known.
@@ -70,17 +70,14 @@ impl ClockGuard {
         let mono_ms = (now.mono.since(base.mono) / 1_000) as i64;
         let drift = now.wall.0 as i64 - base.wall.0 as i64 - mono_ms;
         let jumped = drift.abs() >= TOLERANCE_MS;
-        let median = match self.median {
-            Some(known) => known,
-            None => self.median_offset_ms(set),
-        };
-        self.median = Some(median);
-        let apart = median.is_some_and(|offset| offset.saturating_abs() >= TOLERANCE_MS);
+        // The median is one of the clocks: nobody far off, no look at all of them.
+        let median = (self.far > 0).then(|| self.median_offset_ms(set)).flatten();
+        let apart = median.is_some_and(is_far);
         if jumped {
             // What it shows now is the new base: it is believed once it has run evenly for long enough.
             self.base = Some(now);
             self.offsets.clear();
-            self.median = None;
+            self.far = 0;
         }
         if jumped || apart {
             self.wrong_since.get_or_insert(now.mono);

@@ -12,7 +12,7 @@ use crate::crypto::verify::Verified;
 use crate::ledger::apply::Delta;
 use crate::ledger::coins::{CoinView, ViewError};
 use crate::ledger::state::State;
-use crate::p2p::messages::{Message, PeerId, Proposal, RoundHeld, VoteBitmap};
+use crate::p2p::messages::{Message, Proposal, RoundHeld, VoteBitmap};
 use crate::replica::assembly::Assembly;
 use crate::replica::gate::Held;
 use crate::replica::guard::Refusal;
@@ -532,7 +532,10 @@ impl Replica {
             .filter(|(_, (_, at, _))| *at <= now.mono)
             .map(|(id, _)| *id)
             .collect();
-        let peers: Vec<PeerId> = self.peers.sources();
+        if due.is_empty() {
+            return;
+        }
+        let peers = self.peers.sources();
         for block in due {
             let Some((turn, at, round)) = self.height.wanted.get_mut(&block) else {
                 continue;

@@ -427,24 +427,4 @@ impl Replica {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::crypto::hash::Hash;
-    use crate::types::address::Network;
-
-    #[test]
-    fn few_send_together_and_many_apart() {
-        for network in Network::ALL {
-            let params = Params::of(network);
-            let id = |i: u8| MasternodeId(Hash([i; 32]));
-            let quarter = params.heartbeat_interval_ms / 4;
-            let offsets = |n: usize| (0..=255).map(move |i| (i, n));
-            for (i, n) in offsets(4).chain(offsets(4_096)) {
-                let at = send_offset(&id(i), n, &params);
-                assert!(at >= quarter && at <= 2 * quarter, "in its own interval");
-            }
-            assert!(send_offset(&id(255), 4, &params) - quarter < gather_ms(&params).max(4));
-            assert!(send_offset(&id(255), 4_096, &params) - quarter >= quarter.min(4_000) * 9 / 10);
-        }
-    }
-}
+mod tests;

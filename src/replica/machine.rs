@@ -15,7 +15,7 @@ use crate::replica::clock::ClockGuard;
 use crate::replica::evidence::Accused;
 use crate::replica::fork::Forks;
 use crate::replica::gate::Gate;
-use crate::replica::guard::Guard;
+use crate::replica::guard::{Guard, Refusal};
 use crate::replica::height::HeightWork;
 use crate::replica::io::*;
 use crate::replica::liveness::Liveness;
@@ -112,7 +112,7 @@ pub struct Replica {
     /// Whether the disk of the signer store or ledger is full.
     pub(super) full: BTreeSet<&'static str>,
     pub(super) halted: Option<String>,
-    pub(super) last_refusal: Option<String>,
+    pub(super) last_refusal: Option<Refusal>,
     /// What the core is to be fed, in order, and whether that is going on.
     pub(super) inputs: VecDeque<crate::consensus::messages::Input>,
     pub(super) feeding: bool,
@@ -456,14 +456,11 @@ impl Replica {
 
     fn report_signing(&mut self) {
         let height = self.state.height().next();
-        let refusal = self
-            .guard
-            .ready(height, &self.state.deciders())
-            .err()
-            .map(|r| r.to_string());
+        let refusal = self.guard.ready(height, &self.state.deciders()).err();
         if refusal != self.last_refusal {
-            self.last_refusal = refusal.clone();
-            self.event(Event::Signing(refusal.map_or(Ok(()), Err)));
+            let told = refusal.as_ref().map_or(Ok(()), |r| Err(r.to_string()));
+            self.last_refusal = refusal;
+            self.event(Event::Signing(told));
         }
     }
 }

@@ -73,6 +73,8 @@ pub struct Peers {
     /// Votes and proposals of the height that are held, and since when.
     pub(super) heard: BTreeMap<VoteKey, MonoUs>,
     pub(super) offered: BTreeMap<EraRound, MonoUs>,
+    /// Whose votes and proposals are passed on to anybody, and until when.
+    pub(super) fed: BTreeMap<MasternodeId, MonoUs>,
     /// What waits to be relayed.
     pub(super) votes: Vec<Vote>,
     pub(super) proposals: Vec<Arc<Proposal>>,
@@ -96,6 +98,7 @@ impl Peers {
             patience_ms,
             heard: BTreeMap::new(),
             offered: BTreeMap::new(),
+            fed: BTreeMap::new(),
             votes: Vec::new(),
             proposals: Vec::new(),
             relay_due: None,

@@ -55,6 +55,8 @@ impl Peers {
             peer.feeds
                 .retain(|signer, until| now < *until && set.get(signer).is_some());
         }
+        self.fed
+            .retain(|signer, until| now < *until && set.get(signer).is_some());
         self.set = set;
         self.me = me;
         self.heard.clear();
@@ -93,13 +95,16 @@ impl Peers {
         }
     }
 
+    fn is_fed(&self, signer: &MasternodeId, now: MonoUs) -> bool {
+        self.fed.get(signer).is_some_and(|until| now < *until)
+    }
+
     /// A vote of another node is there: passed on a little later to those who would not get it otherwise.
     pub fn relay_vote(&mut self, now: MonoUs, vote: Vote) {
         if self.heard.len() < KNOWN_VOTE_COUNT_MAX {
             self.heard.entry(vote_key(&vote)).or_insert(now);
         }
-        let fed = self.map.values().any(|p| p.feeds_on(&vote.voter, now));
-        if fed && self.votes.len() < RELAY_COUNT_MAX {
+        if self.is_fed(&vote.voter, now) && self.votes.len() < RELAY_COUNT_MAX {
             self.votes.push(vote);
             self.relay_due.get_or_insert(now.plus_ms(RELAY_DELAY_MS));
         }
@@ -109,7 +114,7 @@ impl Peers {
     pub fn relay_proposal(&mut self, now: MonoUs, proposal: Arc<Proposal>) {
         let (at, proposer) = (proposal.signed.body.at(), proposal.signed.proposer);
         self.offered.entry(at).or_insert(now);
-        let wanted = self.decides() || self.map.values().any(|p| p.feeds_on(&proposer, now));
+        let wanted = self.decides() || self.is_fed(&proposer, now);
         if wanted && self.proposals.len() < VOTES_PER_FRAME {
             self.proposals.push(proposal);
             self.relay_due.get_or_insert(now.plus_ms(RELAY_DELAY_MS));
@@ -225,6 +230,7 @@ impl Peers {
             && peer.masternode != Some(signer)
         {
             peer.feeds.insert(signer, now.plus_ms(FEED_MS));
+            self.fed.insert(signer, now.plus_ms(FEED_MS));
         }
     }
 

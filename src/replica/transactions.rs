@@ -247,9 +247,12 @@ impl Replica {
 
     /// This node's own transactions go to every peer at once: naming them first would cost a round trip.
     pub(super) fn push_transactions(&mut self) {
+        if self.pushes.is_empty() {
+            return;
+        }
         let txs = std::mem::take(&mut self.pushes);
         let to = self.peers.ids();
-        if txs.is_empty() || to.is_empty() {
+        if to.is_empty() {
             return;
         }
         for peer in &to {

@@ -1,7 +1,7 @@
 //! What must hold at every step (protocol.md, I1-I6, S6, L10), asked from outside: the checker sees what nodes say, what
 //! stands on their disks at that moment, and what they decide. It never influences a run.
 
-use crate::crypto::verify::verify_all;
+use crate::crypto::verify::Memo;
 use crate::ledger::decided::DecidedBlock;
 use crate::ledger::state::State;
 use crate::p2p::messages::Message;
@@ -46,6 +46,7 @@ pub struct Checker {
     decided: BTreeMap<Height, Decided>,
     sets: BTreeMap<Height, Arc<ValidatorSet>>,
     certificates: BTreeSet<(Height, Vec<u8>)>,
+    memo: Memo,
     unspent: BTreeSet<OutPoint>,
     said: BTreeMap<MasternodeId, Said>,
     /// The first fork: two certificates of one height on one parent.
@@ -90,6 +91,7 @@ impl Checker {
             decided: BTreeMap::new(),
             sets: BTreeMap::from([(Height(1), state.validators.clone())]),
             certificates: BTreeSet::new(),
+            memo: Memo::default(),
             unspent: genesis.coins().into_iter().map(|(o, _)| o).collect(),
             said: BTreeMap::new(),
             fork: None,
@@ -212,7 +214,7 @@ impl Checker {
         let branch = decided.block.header.branch;
         let checks = decided.certificate.checks(self.chain, branch, set);
         let checks = checks.map_err(|e| format!("certificate of {height}: {e}"))?;
-        ensure(verify_all(&checks), || {
+        ensure(self.memo.verify_all(&checks), || {
             format!("certificate of {height} does not verify")
         })
     }

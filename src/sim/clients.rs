@@ -49,6 +49,10 @@ pub struct Clients {
     pub settled: u64,
     /// Time from submission to the first finality, µs.
     pub finality: Vec<u64>,
+    /// Time from submission to finality at the node that took the payment first, µs.
+    pub finality_own: Vec<u64>,
+    /// Payments by id: which node took them first, and when.
+    taken: BTreeMap<Txid, (usize, u64)>,
 }
 
 /// A transfer of `coin`, held by holder `i`, that leaves `value` to holder `to`.
@@ -108,6 +112,8 @@ impl Clients {
             made: 0,
             settled: 0,
             finality: Vec::new(),
+            finality_own: Vec::new(),
+            taken: BTreeMap::new(),
         }
     }
 
@@ -213,6 +219,21 @@ impl Clients {
         payments
             .chain(self.rivals_and_flood().iter().flat_map(coins))
             .collect()
+    }
+
+    /// A node takes a payment.
+    pub fn take(&mut self, now: u64, node: usize, txid: Txid) {
+        self.taken.entry(txid).or_insert((node, now));
+    }
+
+    /// A node says that a transaction is final.
+    pub fn seen(&mut self, now: u64, node: usize, txid: &Txid) {
+        if let Some((taken_by, since)) = self.taken.get(txid).copied()
+            && taken_by == node
+        {
+            self.taken.remove(txid);
+            self.finality_own.push(now - since);
+        }
     }
 
     /// A transaction has become final.

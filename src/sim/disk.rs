@@ -57,9 +57,14 @@ pub struct LedgerDisk {
 impl LedgerDisk {
     /// The disk of a new node.
     pub fn new(genesis: &Genesis) -> LedgerDisk {
+        LedgerDisk::at(genesis, &State::genesis(genesis))
+    }
+
+    /// The disk of a new node, when the state of the genesis is at hand.
+    pub fn at(genesis: &Genesis, state: &State) -> LedgerDisk {
         LedgerDisk {
             coins: MemoryCoins::genesis(genesis),
-            state: State::genesis(genesis),
+            state: state.clone(),
             blocks: Vec::new(),
             writing: VecDeque::new(),
             syncs: Syncs::default(),

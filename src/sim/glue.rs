@@ -91,7 +91,11 @@ impl World {
                     certificate,
                     checks,
                 } => {
-                    let outcome = Verified::check(certificate, &checks);
+                    let mut verdicts =
+                        Verified::check_known(&mut self.memo, vec![(certificate, checks)]);
+                    let Some(outcome) = verdicts.pop() else {
+                        return;
+                    };
                     running
                         .sync
                         .handle(now, sync::Input::Verdict { ticket, outcome });
@@ -282,7 +286,7 @@ impl World {
         match effect {
             Effect::Send(to, message) => self.send(i, to, message),
             Effect::Verify(items) => {
-                let verdicts = Verified::check_many(items);
+                let verdicts = Verified::check_known(&mut self.memo, items);
                 todo.push_back(Work::ToReplica(Input::Verdicts(verdicts)));
             }
             Effect::WriteSigner(number, batch) => {
@@ -297,7 +301,7 @@ impl World {
                 }
                 let full = node.ledger_full_until;
                 let done = node.ledger.syncs.write(self.now, full, took);
-                node.ledger.writing.push_back(decided);
+                node.ledger.writing.push_back(self.shared.one_of(decided));
                 self.at(done, Event::LedgerDone(i, life));
             }
             Effect::Restart => self.restart(i),
@@ -437,6 +441,7 @@ impl World {
         }
         for tx in decided.block.transactions.iter() {
             self.clients.settle(self.now, &tx.txid);
+            self.clients.seen(self.now, i, &tx.txid);
         }
     }
 

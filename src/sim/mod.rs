@@ -18,6 +18,7 @@ pub mod log;
 pub mod network;
 pub mod node;
 pub mod script;
+pub mod shared;
 pub mod stage;
 pub mod swarm;
 pub mod world;

@@ -82,6 +82,10 @@ pub struct Network {
     pub bytes: Vec<u64>,
     /// Frames sent by each node.
     pub frames: Vec<u64>,
+    /// Bytes of frames that were sent to each node.
+    pub received: Vec<u64>,
+    /// Frames and bytes sent, by type.
+    pub by_code: BTreeMap<u8, (u64, u64)>,
 }
 
 impl Network {
@@ -101,6 +105,8 @@ impl Network {
             seed,
             bytes: vec![0; nodes],
             frames: vec![0; nodes],
+            received: vec![0; nodes],
+            by_code: BTreeMap::new(),
         }
     }
 
@@ -176,7 +182,11 @@ impl Network {
             return (0, 0, Vec::new());
         };
         let (from, to) = (link.ends[side].node, link.ends[other].node);
-        self.bytes[from] += frame.body.len() as u64 + 5;
+        let bytes = frame.body.len() as u64 + 5;
+        let of_code = self.by_code.entry(frame.code).or_default();
+        *of_code = (of_code.0 + 1, of_code.1 + bytes);
+        self.bytes[from] += bytes;
+        self.received[to] += bytes;
         self.frames[from] += 1;
         if self.deaf.contains(&(from, to, frame.code)) {
             return (number, other, Vec::new());

@@ -6,17 +6,18 @@ use crate::base::time::{MonoUs, Now, WallMs};
 use crate::consensus::rules::Rules;
 use crate::crypto::keys::{PublicKey, SecretKey};
 use crate::p2p::{self, messages::PeerId};
-use crate::replica::io::Effect;
+use crate::replica::io::{Effect, Input};
 use crate::replica::machine::{Config, Replica};
 use crate::replica::start::{Disks, StartError, wanted_block};
 use crate::sim::adversary::Adversary;
 use crate::sim::disk::{LedgerDisk, SignerDisk};
 use crate::sim::kit::{GENESIS_TIME, endpoint};
+use crate::sim::world::Work;
 use crate::sync;
 use crate::sync::trust::{Anchor, Trust};
 use crate::types::genesis::Genesis;
 use crate::types::ids::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// A node's clocks: µs of simulated time become readings.
 #[derive(Debug, Clone, Copy)]
@@ -201,6 +202,25 @@ impl Node {
             sync_due: None,
         });
         Ok(effects)
+    }
+
+    /// Ticks for the machines that want to wake by now.
+    pub(super) fn ticks(&self, t: u64) -> VecDeque<Work> {
+        let (now, mut ticks) = (self.now(t), VecDeque::new());
+        let Some(running) = &self.running else {
+            return ticks;
+        };
+        let due = |deadline: Option<MonoUs>| deadline.is_some_and(|at| at <= now.mono);
+        if due(running.replica.deadline(now)) {
+            ticks.push_back(Work::ToReplica(Input::Tick));
+        }
+        if due(running.p2p.deadline()) {
+            ticks.push_back(Work::ToP2p(p2p::machine::Input::Tick));
+        }
+        if due(running.sync_due) {
+            ticks.push_back(Work::ToSync(sync::Input::Tick));
+        }
+        ticks
     }
 
     /// The earliest time at which a machine wants to wake.

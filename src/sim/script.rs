@@ -164,6 +164,28 @@ impl Story {
         self.world.nodes[node].ledger = LedgerDisk::new(self.world.genesis());
     }
 
+    /// A node that is down loses all its disks.
+    pub fn lose_disks(&mut self, node: usize) {
+        self.lose_signer(node);
+        self.lose_ledger(node);
+    }
+
+    /// A node without a masternode gets an operator key and starts anew; holders register it. The next slot block holds
+    /// that, and the first one after it that finds the node present gives it power (M5).
+    pub fn register(&mut self, node: usize) {
+        self.world.equip(node);
+        self.restart(&[node], 10);
+        self.world.register(node, &crate::sim::kit::endpoint(node));
+    }
+
+    /// The owner of a node's masternode wants to leave.
+    pub fn unregister(&mut self, node: usize) {
+        match self.world.nodes[node].operator.as_ref().map(|(id, _)| *id) {
+            Some(id) => self.world.unregister(node, id),
+            None => self.must("a masternode leaves", false),
+        }
+    }
+
     /// Somebody copies a node's signer store.
     pub fn copy_signer(&mut self, node: usize) {
         let records = self.world.nodes[node].signer.records.clone();

@@ -39,6 +39,7 @@ pub fn options(seed: u64, nodes: Option<usize>) -> Options {
         },
         collaterals: (0..count).map(|_| power(&mut rng)).collect(),
         observers: rng.below(3) as usize,
+        dials: (1, 6),
         holders: 8,
         pay_every_ms: [0, 300, 1_000, 10_000][rng.below(4) as usize],
         latency: if far { (5_000, 150_000) } else { (500, 20_000) },

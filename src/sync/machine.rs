@@ -1,5 +1,7 @@
 //! The machine: one input in, effects out.
 
+mod progress;
+
 use super::headers::Skeleton;
 use super::peers::Peers;
 use super::serve::counted_size;
@@ -86,6 +88,9 @@ impl Machine {
     /// Takes an input; then call [`Machine::effect`] until it is empty.
     pub fn handle(&mut self, now: Now, input: Input) {
         let at = now.mono;
+        if self.is_no_news(at, &input) {
+            return;
+        }
         match input {
             Input::Position { peer, height } => {
                 self.peers.position(at, peer, height);
@@ -138,6 +143,19 @@ impl Machine {
             self.schedule(at);
         }
         self.wake(at);
+    }
+
+    /// Pings tell positions all the time: one that is not above the tip is noted and changes nothing else.
+    fn is_no_news(&mut self, now: MonoUs, input: &Input) -> bool {
+        let Input::Position { peer, height } = input else {
+            return false;
+        };
+        let idle = self.begun.is_none() && self.behind_since.is_none() && self.pending.is_none();
+        let none = idle && *height <= self.tip.height && self.deadline.is_some_and(|due| now < due);
+        if none {
+            self.peers.position(now, *peer, *height);
+        }
+        none
     }
 
     /// The next effect to perform.
@@ -570,49 +588,6 @@ impl Machine {
         if deadline != self.deadline {
             self.deadline = deadline;
             self.effects.push_back(Effect::SetDeadline(deadline));
-        }
-    }
-
-    /// Where the machine stands.
-    pub fn progress(&self, now: Now) -> Progress {
-        let at = self.tip.height;
-        let best = self.peers.best(now.mono).map(Height);
-        let to = best.unwrap_or(at).max(at);
-        let (from, since) = self.begun.unwrap_or((at.0, now.mono));
-        let elapsed = u128::from(now.mono.since(since)).max(1);
-        let done = u128::from(at.0.saturating_sub(from));
-        let rate = (done * 1_000_000_000 / elapsed).min(u128::from(u64::MAX));
-        Progress {
-            active: self.begun.is_some(),
-            from: Height(from),
-            at,
-            to,
-            blocks_per_1000_s: rate as u64,
-            requests: self.peers.in_flight().count(),
-            held_bytes: self.window.bytes(),
-            waiting: self.waiting(now.mono, to),
-            headers: self.skeleton.top().height,
-            asked: self.peers.asked(),
-        }
-    }
-
-    fn waiting(&self, now: MonoUs, to: Height) -> Waiting {
-        if to <= self.tip.height {
-            return Waiting::UpToDate;
-        }
-        if self.begun.is_none() {
-            return Waiting::ForConsensus;
-        }
-        if !self.bodies || self.headers_come_first(now) {
-            return Waiting::ForHeaders;
-        }
-        let next = self.tip.height.0 + 1;
-        match self.window.get(next).map(|c| &c.stage) {
-            Some(Stage::Delivered | Stage::Verified(_)) => Waiting::ForApply,
-            Some(Stage::Verifying { .. } | Stage::Arrived(_)) => Waiting::ForVerdicts,
-            None if self.peers.is_pruned(now, next) => Waiting::Pruned,
-            None if self.peers.in_flight().next().is_none() => Waiting::ForPeers,
-            None => Waiting::ForBlocks,
         }
     }
 }

@@ -5,5 +5,6 @@ mod crash;
 mod load;
 mod masternode;
 mod network;
+mod shaped;
 mod stranger;
 mod support;

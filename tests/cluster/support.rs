@@ -24,8 +24,8 @@ const CALL: Duration = Duration::from_secs(20);
 const LOG_LINES: usize = 40;
 /// Ports from here up to where the system takes those of outgoing connections, so that none of them is in the way.
 const PORTS: std::ops::Range<u16> = 12_000..32_000;
-/// Ports that one network may use.
-const PORTS_OF_NETWORK: u16 = 40;
+/// Ports that one network may use; the last of them is held by the test, so that no other process takes the place.
+const PORTS_OF_NETWORK: u16 = 100;
 
 /// Waits for a state: looks until `state` gives it. The only place where these tests pause.
 pub fn wait_for<T>(what: &str, mut state: impl FnMut() -> Option<T>) -> T {
@@ -71,13 +71,19 @@ impl Drop for TempDir {
 /// A base port such that it and those above it that a network uses are free.
 fn free_ports() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
+    static HELD: Mutex<Vec<TcpListener>> = Mutex::new(Vec::new());
     let places = (PORTS.end - PORTS.start) / PORTS_OF_NETWORK;
     let first = (std::process::id() % u32::from(places)) as u16;
     for _ in 0..places {
         let place = (first + NEXT.fetch_add(1, Ordering::Relaxed)) % places;
         let base = PORTS.start + place * PORTS_OF_NETWORK;
+        let last = base + PORTS_OF_NETWORK - 1;
+        let Ok(held) = TcpListener::bind(("127.0.0.1", last)) else {
+            continue;
+        };
         let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
-        if (base..base + PORTS_OF_NETWORK).all(free) {
+        if (base..last).all(free) {
+            HELD.lock().expect("no test panics here").push(held);
             return base;
         }
     }

@@ -188,3 +188,127 @@ fn a_leaver_gets_its_collateral_back() {
         "B5.8: the collateral is back: {back}"
     );
 }
+
+/// M5: what is jailed never lets the unjailed power fall below two thirds of T, so a flood cannot hand the quorum to others.
+#[test]
+fn the_floor_of_jail_holds_however_many_are_flooded_off() {
+    let options = quiet(47, 9);
+    let mut world = World::new(options.clone());
+    let voting = |w: &World| (0..9).filter(|i| is_voting(w, &id(w, *i))).count();
+    pass(&mut world, &options, 2 * SLOT);
+    world.crash(7, None);
+    world.crash(8, None);
+    let two_jailed = |w: &World| voting(w) == 7;
+    assert!(
+        until(&mut world, &options, 12 * SLOT, two_jailed),
+        "22 % are off"
+    );
+    world.crash(5, None);
+    world.crash(6, None);
+    for _ in 0..12 {
+        pass(&mut world, &options, SLOT);
+        assert!(voting(&world) >= 6, "M5: 2T/3 of 9 stay unjailed");
+    }
+    assert_eq!(
+        voting(&world),
+        6,
+        "one more may be jailed, the last may not"
+    );
+    let tip = world.checker.tip();
+    pass(&mut world, &options, 2 * SLOT);
+    assert!(world.checker.tip().0 > tip.0 + 1, "the network goes on");
+}
+
+#[test]
+fn flooding_off_a_fifth_gives_a_quarter_of_liars_no_third() {
+    let options = quiet(48, 9);
+    let mut world = World::new(options.clone());
+    for liar in [0, 1] {
+        world.corrupt(liar, adversary::make(2, 48 + liar as u64));
+    }
+    pass(&mut world, &options, 2 * SLOT);
+    world.crash(7, None);
+    world.crash(8, None);
+    for _ in 0..12 {
+        pass(&mut world, &options, SLOT);
+        let state = world.state_of(2).expect("it runs");
+        let liars: u64 = [0, 1]
+            .iter()
+            .filter_map(|i| state.validators.get(&id(&world, *i)))
+            .map(|v| v.power.0)
+            .sum();
+        let total = state.validators.total();
+        assert!(
+            !is_over_third(Power(liars), total),
+            "M5: {liars} of {total} would be able to stop or split the network"
+        );
+    }
+    let bound = timecoin::sim::swarm::liveness_bound(&world);
+    if let Err(violation) = world.heal_and_settle(bound) {
+        fail(&options, &violation, &this_test());
+    }
+}
+
+#[test]
+fn dead_power_that_registers_gets_none() {
+    let options = Options {
+        holders: 16,
+        ..quiet(49, 4)
+    };
+    let mut world = World::new(options.clone());
+    pass(&mut world, &options, SLOT);
+    let dead: Vec<MasternodeId> = (10..16).map(|n| world.register(n, "node-99:1")).collect();
+    pass(&mut world, &options, 10 * SLOT);
+    for id in &dead {
+        let entry = entry(&world, id);
+        assert!(!entry.is_voting() && entry.accrued.0 == 0, "M4: {entry:?}");
+    }
+    let state = world.state_of(0).expect("it runs");
+    assert_eq!(
+        state.validators.len(),
+        4,
+        "60 % of the power is dead and has no vote"
+    );
+    assert!(
+        state.slot_index().0 >= 10,
+        "a block in every slot all the same"
+    );
+}
+
+#[test]
+fn one_with_nearly_a_third_may_go_and_come_back() {
+    let mut options = quiet(50, 8);
+    options.collaterals[7] = 3_000;
+    let mut world = World::new(options.clone());
+    let great = id(&world, 7);
+    pass(&mut world, &options, 2 * SLOT);
+    world.crash(7, None);
+    assert!(
+        until(&mut world, &options, 12 * SLOT, |w| is_jailed(w, &great)),
+        "M5: 30 % are within the cap and above the floor"
+    );
+    world.power_on(7);
+    assert!(
+        until(&mut world, &options, 10 * SLOT, |w| is_voting(w, &great)),
+        "M5: the first of the queue always goes"
+    );
+}
+
+/// Evidence that no slot block has taken yet is not forgotten by a power cut.
+#[test]
+fn evidence_survives_a_restart_of_everybody() {
+    let options = quiet(51, 5);
+    let mut world = World::new(options.clone());
+    world.corrupt(4, adversary::make(0, 51));
+    let liar = id(&world, 4);
+    let held = |w: &World| (0..4).any(|i| w.evidence_of(i).next().is_some());
+    assert!(until(&mut world, &options, 10 * SLOT, held), "M7: found");
+    (0..5).for_each(|i| world.crash(i, None));
+    pass(&mut world, &options, 1);
+    (0..4).for_each(|i| world.power_on(i));
+    let slashed = |w: &World| w.entry(&liar).is_some_and(|e| e.slashed.is_some());
+    assert!(
+        until(&mut world, &options, 6 * SLOT, slashed),
+        "M7: the liar is gone for good although it says nothing any more"
+    );
+}

@@ -18,8 +18,8 @@ use crate::types::vote::{ProposalBody, VoteBody, VoteStep};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-const HONEST: [usize; 3] = [0, 1, 2];
-const D: usize = 3;
+pub(super) const HONEST: [usize; 3] = [0, 1, 2];
+pub(super) const D: usize = 3;
 
 /// All that decides a node's future.
 type Key = (
@@ -31,17 +31,17 @@ type Key = (
 );
 
 /// One honest node in a net of its own.
-struct Alone {
+pub(super) struct Alone {
     i: usize,
     net: Net,
     key: Key,
 }
 
-type World = [Rc<Alone>; 3];
-type Worlds = BTreeMap<[Key; 3], World>;
+pub(super) type World = [Rc<Alone>; 3];
+pub(super) type Worlds = BTreeMap<[Key; 3], World>;
 
 impl Alone {
-    fn new(i: usize, net: Net) -> Alone {
+    pub(super) fn new(i: usize, net: Net) -> Alone {
         let machine = &net.node(i).machine;
         let polkas = machine.tally().polkas();
         let signed = net
@@ -87,7 +87,7 @@ impl Alone {
 }
 
 /// Outcomes that were computed already, by node and what the others have said.
-type Memo = BTreeMap<(usize, Key, [Vec<VoteBody>; 3]), Vec<Rc<Alone>>>;
+pub(super) type Memo = BTreeMap<(usize, Key, [Vec<VoteBody>; 3]), Vec<Rc<Alone>>>;
 
 fn distinct(outcomes: impl IntoIterator<Item = Alone>) -> Vec<Rc<Alone>> {
     let mut merged = BTreeMap::new();
@@ -99,7 +99,7 @@ fn distinct(outcomes: impl IntoIterator<Item = Alone>) -> Vec<Rc<Alone>> {
     merged.into_values().collect()
 }
 
-fn product(per_node: [Vec<Rc<Alone>>; 3], into: &mut Worlds) {
+pub(super) fn product(per_node: [Vec<Rc<Alone>>; 3], into: &mut Worlds) {
     for a in &per_node[0] {
         for b in &per_node[1] {
             for c in &per_node[2] {
@@ -122,12 +122,15 @@ fn lies_of_a_leader(world: &World, round: u32) -> Vec<Vec<Msg>> {
         let mut blocks: Vec<BlockId> = voted.filter_map(|body| body.block).collect();
         blocks.sort();
         blocks.dedup();
-        choices.extend(blocks.iter().map(|b| vec![proposal(D, round, *b, Some(0))]));
+        for valid_round in 0..round {
+            let again = |b: &BlockId| vec![proposal(D, round, *b, Some(valid_round))];
+            choices.extend(blocks.iter().map(again));
+        }
     }
     choices
 }
 
-fn proposals(world: &World, round: u32, leader: usize) -> [Vec<Rc<Alone>>; 3] {
+pub(super) fn proposals(world: &World, round: u32, leader: usize) -> [Vec<Rc<Alone>>; 3] {
     let choices = if leader == D {
         lies_of_a_leader(world, round)
     } else {
@@ -183,7 +186,7 @@ fn bodies(msgs: &[Msg]) -> Vec<VoteBody> {
     bodies.collect()
 }
 
-fn votes(world: &World, round: u32, kind: Kind, memo: &mut Memo) -> [Vec<Rc<Alone>>; 3] {
+pub(super) fn votes(world: &World, round: u32, kind: Kind, memo: &mut Memo) -> [Vec<Rc<Alone>>; 3] {
     let (timer, step) = match kind {
         Kind::Precommit => (TimerKind::Precommit, VoteStep::Precommit),
         _ => (TimerKind::Prevote, VoteStep::Prevote),
@@ -222,7 +225,7 @@ fn votes(world: &World, round: u32, kind: Kind, memo: &mut Memo) -> [Vec<Rc<Alon
 }
 
 /// The prevotes of the round that a node missed come late, with D's help or without, or never.
-fn late(world: &World, round: u32) -> [Vec<Rc<Alone>>; 3] {
+pub(super) fn late(world: &World, round: u32) -> [Vec<Rc<Alone>>; 3] {
     let prevotes: Vec<Msg> = world
         .iter()
         .flat_map(|node| node.said(Kind::Prevote, round))
@@ -235,7 +238,8 @@ fn late(world: &World, round: u32) -> [Vec<Rc<Alone>>; 3] {
         let mut seen = vec![vec![], prevotes.clone()];
         for body in bodies(&prevotes) {
             if body.block.is_some() {
-                let lie = vote(D, VoteStep::Prevote, round, body.block, None);
+                let answered = body.valid_round.map(|at| at.round.0);
+                let lie = vote(D, VoteStep::Prevote, round, body.block, answered);
                 seen.push(prevotes.iter().cloned().chain([lie]).collect());
             }
         }
@@ -247,7 +251,7 @@ fn late(world: &World, round: u32) -> [Vec<Rc<Alone>>; 3] {
 }
 
 /// X and Y of a Byzantine leader are alike: of two worlds that differ in these names only the first is looked at.
-fn is_first_of_twins(world: &World) -> bool {
+pub(super) fn is_first_of_twins(world: &World) -> bool {
     let offers = world.iter().filter_map(|node| node.key.4);
     let mut variants = offers.map(|body| body.block.0.0[2]);
     variants.next().unwrap_or(0) == 0
@@ -289,7 +293,7 @@ fn explore(leaders: [usize; 2], rules: Rules, thin: usize) -> [Worlds; 2] {
 }
 
 /// What is wrong with a world now, if anything.
-fn fault(world: &World) -> Option<String> {
+pub(super) fn fault(world: &World) -> Option<String> {
     let decided: Vec<BlockId> = world.iter().filter_map(|node| node.key.2).collect();
     if decided.windows(2).any(|pair| pair[0] != pair[1]) {
         return Some("agreement: two blocks are decided".to_string());
@@ -299,7 +303,7 @@ fn fault(world: &World) -> Option<String> {
 }
 
 /// The three nodes in one net again.
-fn together(world: &World) -> Net {
+pub(super) fn together(world: &World) -> Net {
     let mut net = world[0].net.clone();
     for node in world {
         for msg in &node.net.log {

@@ -5,3 +5,4 @@ mod enumerate;
 mod executions;
 mod kit;
 mod random;
+mod three_rounds;

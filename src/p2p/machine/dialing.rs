@@ -3,7 +3,7 @@
 //! Inputs: dials that failed, connections that ended, time. Outputs: [`Effect::Dial`]. Must never dial one target twice at once.
 
 use super::{Effect, HELLO_TIMEOUT_MS, Machine, Peer, Search};
-use crate::base::limits::PEER_OUTBOUND_COUNT;
+use crate::base::rng::Rng;
 use crate::base::time::{MonoUs, Now};
 use crate::crypto::keys::PublicKey;
 use crate::types::ids::MasternodeId;
@@ -16,6 +16,10 @@ pub(super) const BACKOFF_FIRST_MS: u64 = 100;
 pub(super) const BACKOFF_CAP_MS: u64 = 30_000;
 /// Targets a node keeps at most; more are refused (counted by nobody: configuration and registry are bounded already).
 pub const TARGET_COUNT_MAX: usize = 1_024;
+
+/// Members of the set that a node outside it dials: enough to hear of decisions from one that works, few enough that a
+/// hundred masternodes have room for thousands of nodes.
+pub const MEMBERS_DIALLED: usize = 4;
 
 /// An address to keep a connection to.
 pub(super) struct Target {
@@ -120,13 +124,16 @@ impl Machine {
             .collect();
         // Members of the set know each other; everybody else a few of them, each others.
         if !self.me.is_some_and(|me| members.contains_key(&me)) {
-            let own = self.config.node_key.0;
-            let rank = |id: &MasternodeId| -> Vec<u8> {
-                let pairs = id.0.0.iter().zip(own);
-                pairs.map(|(a, b)| a ^ b).collect()
+            let start = |bytes: &[u8; 32]| {
+                bytes
+                    .iter()
+                    .take(8)
+                    .fold(0, |sum, b| sum << 8 | u64::from(*b))
             };
+            let own = start(&self.config.node_key.0);
+            let rank = |id: &MasternodeId| Rng::new(own ^ start(&id.0.0)).next_u64();
             others.sort_by_key(|(id, _)| rank(id));
-            others.truncate(PEER_OUTBOUND_COUNT);
+            others.truncate(MEMBERS_DIALLED);
             let named = |id: &MasternodeId| others.iter().any(|(other, _)| other == id);
             for target in &mut self.targets {
                 target.member = target.member.filter(named);
@@ -147,6 +154,7 @@ impl Machine {
 
     /// Connections have come or gone: notes which targets have one, so that nothing else needs to compare keys.
     pub(super) fn links_changed(&mut self) {
+        self.due = MonoUs(0);
         let peers = self.peers.values().filter(|p| p.visit.is_none());
         let keys: BTreeSet<PublicKey> = peers.map(|p| p.link.key).collect();
         for target in &mut self.targets {

@@ -54,13 +54,13 @@ impl Adversary for Flooder {
 
     fn outgoing(&mut self, tools: Tools<'_>, to: Vec<PeerId>, message: Arc<Message>) -> Outgoing {
         // Nothing before the greeting is over, and not an answer to every frame.
-        if message.code() <= 2 || !tools.rng.chance(1, 3) {
+        if message.code() <= 2 || !tools.rng.chance(1, 20) {
             return vec![(to, message)];
         }
         let rng = tools.rng;
         let flood = match rng.below(2) {
             0 => Message::TxInv(BoundedVec::take_from(
-                (0..20 * FLOOD_COUNT).map(|_| Wtxid(noise(rng))),
+                (0..5 * FLOOD_COUNT).map(|_| Wtxid(noise(rng))),
             )),
             _ => Message::Txs(BoundedVec::take_from((0..FLOOD_COUNT).map(|_| orphan(rng)))),
         };

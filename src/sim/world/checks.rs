@@ -130,19 +130,18 @@ impl World {
 
     /// What the run did.
     pub fn report(&self) -> Report {
-        let mut times = self.clients.finality.clone();
-        times.sort_unstable();
-        let of = |permille: usize| {
-            times
-                .get(times.len() * permille / 1_000)
-                .copied()
-                .unwrap_or(0)
+        let middle_and_late = |times: &[u64]| {
+            let mut times = times.to_vec();
+            times.sort_unstable();
+            let of = |permille: usize| times.get(times.len() * permille / 1_000).copied();
+            (of(500).unwrap_or(0), of(990).unwrap_or(0))
         };
         Report {
             simulated_us: self.now,
             height: self.checker.tip(),
             payments: (self.clients.made, self.clients.settled),
-            finality_us: (of(500), of(990)),
+            finality_us: middle_and_late(&self.clients.finality),
+            finality_own_us: middle_and_late(&self.clients.finality_own),
             sent: (
                 self.network.bytes.iter().sum(),
                 self.network.frames.iter().sum(),

@@ -2,6 +2,7 @@
 
 use super::{Options, RESEND_US, World};
 use crate::base::rng::Rng;
+use crate::ledger::state::State;
 use crate::p2p::machine as p2p;
 use crate::replica::io::{Effect, Input, Token};
 use crate::sim::disk::{LedgerDisk, SignerDisk};
@@ -130,6 +131,7 @@ impl World {
     /// A client hands a transaction to this node.
     pub fn submit_at(&mut self, i: usize, tx: Tx) {
         self.note(&format!("client pays {:?} at node {i}", tx.txid));
+        self.clients.take(self.now, i, tx.txid);
         self.work(i, Work::ToReplica(Input::Submit(Token(0), tx)));
     }
 
@@ -248,13 +250,9 @@ impl World {
             return;
         }
         node.wake = None;
-        let ticks = [
-            Work::ToReplica(Input::Tick),
-            Work::ToP2p(p2p::Input::Tick),
-            Work::ToSync(sync::Input::Tick),
-        ];
         let before = self.now;
-        self.all(i, ticks.into());
+        let ticks = node.ticks(before);
+        self.all(i, ticks);
         let node = &mut self.nodes[i];
         node.spins = if node.wake.is_some_and(|at| at <= before + 2) {
             node.spins + 1
@@ -273,7 +271,13 @@ impl World {
     }
 }
 
-pub(super) fn new_node(i: usize, genesis: &Genesis, options: &Options, dice: &mut Rng) -> Node {
+/// Node `i` of a new network. Masternodes dial one another; others dial some masternodes and some of all nodes.
+pub(super) fn new_node(
+    i: usize,
+    (genesis, state): (&Genesis, &State),
+    options: &Options,
+    dice: &mut Rng,
+) -> Node {
     let masternodes = options.collaterals.len();
     let count = masternodes + options.observers;
     // The second of two nodes with one key speaks for the masternode of the first.
@@ -284,8 +288,11 @@ pub(super) fn new_node(i: usize, genesis: &Genesis, options: &Options, dice: &mu
     let targets = if me < masternodes {
         (0..masternodes).filter(|t| *t != me).collect()
     } else {
-        let mut some: Vec<usize> = (0..6).map(|_| dice.below(count as u64) as usize).collect();
-        some.push(dice.below(masternodes as u64) as usize);
+        let (near, far) = options.dials;
+        let mut some: Vec<usize> = (0..far)
+            .map(|_| dice.below(count as u64) as usize)
+            .collect();
+        some.extend((0..near).map(|_| dice.below(masternodes as u64) as usize));
         some.sort_unstable();
         some.dedup();
         some.retain(|t| *t != i);
@@ -297,7 +304,7 @@ pub(super) fn new_node(i: usize, genesis: &Genesis, options: &Options, dice: &mu
         operator,
         key: key(Role::Node, i).public(),
         targets,
-        ledger: LedgerDisk::new(genesis),
+        ledger: LedgerDisk::at(genesis, state),
         signer: SignerDisk::default(),
         backup: None,
         clock: Clock {

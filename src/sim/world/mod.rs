@@ -6,6 +6,7 @@ mod registry;
 
 use crate::base::rng::Rng;
 use crate::consensus::rules::Rules;
+use crate::crypto::verify::Memo;
 use crate::sim::adversary::{self, Adversary};
 use crate::sim::checker::Checker;
 use crate::sim::clients::Clients;
@@ -15,13 +16,15 @@ use crate::sim::kit::genesis;
 use crate::sim::log::Log;
 use crate::sim::network::Network;
 use crate::sim::node::Node;
+use crate::sim::shared::Shared;
 use crate::types::address::Network as Kind;
 use crate::types::genesis::Genesis;
 use crate::types::ids::*;
 use crate::types::validators::ValidatorSet;
 use events::new_node;
 pub(super) use events::{Event, Work};
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 /// What a run is.
@@ -35,6 +38,8 @@ pub struct Options {
     pub collaterals: Vec<u64>,
     /// Nodes without a masternode.
     pub observers: usize,
+    /// How many masternodes, and how many nodes of any kind, each of them dials.
+    pub dials: (usize, usize),
     /// Clients with money.
     pub holders: usize,
     /// Time between payments, ms; 0: none.
@@ -69,6 +74,7 @@ impl Options {
             network: Kind::Dev,
             collaterals: vec![1_000; masternodes],
             observers: 0,
+            dials: (1, 6),
             holders: 8,
             pay_every_ms: 700,
             latency: (1_000, 20_000),
@@ -110,6 +116,8 @@ pub struct Report {
     pub payments: (u64, u64),
     /// Median and 99th percentile of the time to finality, µs.
     pub finality_us: (u64, u64),
+    /// The same at the node that took the payment.
+    pub finality_own_us: (u64, u64),
     /// Bytes and frames sent by all nodes.
     pub sent: (u64, u64),
     /// Events handled.
@@ -120,14 +128,45 @@ pub struct Report {
 
 /// Events between looks at the size of everything.
 const SIZES_EVERY: u64 = 512;
+/// An event and when it happens; of equal times the one that was planned first.
+struct Queued {
+    at: u64,
+    number: u64,
+    event: Event,
+}
+
+impl PartialEq for Queued {
+    fn eq(&self, other: &Queued) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Queued {}
+
+impl PartialOrd for Queued {
+    fn partial_cmp(&self, other: &Queued) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Queued {
+    /// The greatest is the next one: the heap gives out its greatest element.
+    fn cmp(&self, other: &Queued) -> Ordering {
+        (other.at, other.number).cmp(&(self.at, self.number))
+    }
+}
+
 /// Time between submissions of what is not final, µs.
 const RESEND_US: u64 = 10_000_000;
 
 /// A network.
 pub struct World {
     pub(super) now: u64,
-    queue: BTreeMap<(u64, u64), Event>,
+    queue: BinaryHeap<Queued>,
     next: u64,
+    /// Verdicts on signatures that hold, and blocks that are equal: what nodes of one process need not each do or keep.
+    pub(super) memo: Memo,
+    pub(super) shared: Shared,
     events: u64,
     /// Its nodes; masternode i is node i.
     pub nodes: Vec<Node>,
@@ -160,12 +199,14 @@ impl World {
         let mut dice = Rng::new(options.seed);
         let state = crate::ledger::state::State::genesis(&genesis);
         let nodes = (0..count)
-            .map(|i| new_node(i, &genesis, &options, &mut dice))
+            .map(|i| new_node(i, (&genesis, &state), &options, &mut dice))
             .collect();
         let mut world = World {
             now: 0,
-            queue: BTreeMap::new(),
+            queue: BinaryHeap::new(),
             next: 0,
+            memo: Memo::default(),
+            shared: Shared::default(),
             events: 0,
             nodes,
             network: Network::new(options.seed, count, options.latency),
@@ -231,7 +272,8 @@ impl World {
 
     pub(super) fn at(&mut self, at: u64, event: Event) {
         self.next += 1;
-        self.queue.insert((at, self.next), event);
+        let number = self.next;
+        self.queue.push(Queued { at, number, event });
     }
 
     pub(super) fn fail(&mut self, what: String) {
@@ -261,15 +303,11 @@ impl World {
     ) -> Result<bool, Box<Violation>> {
         let end = self.now + us;
         while !done(self) {
-            let Some((&(at, _), _)) = self.queue.first_key_value() else {
-                self.now = end;
-                return Ok(done(self));
-            };
-            if at > end {
+            if self.queue.peek().is_none_or(|next| next.at > end) {
                 self.now = end;
                 return Ok(done(self));
             }
-            let Some((_, event)) = self.queue.pop_first() else {
+            let Some(Queued { at, event, .. }) = self.queue.pop() else {
                 continue;
             };
             self.now = self.now.max(at);

@@ -16,11 +16,12 @@ impl World {
         self.nodes[node].operator = Some((MasternodeId::default(), secret));
     }
 
-    /// Registers the masternode of a node that was equipped, at `endpoint`.
+    /// Registers masternode number `node` at `endpoint`; a node of that number must have been equipped to speak for it.
     pub fn register(&mut self, node: usize, endpoint: &str) -> MasternodeId {
         let tx = self.clients.register(node, endpoint);
         let id = MasternodeId(tx.txid.0);
-        if let Some(operator) = &mut self.nodes[node].operator {
+        let known = self.nodes.get_mut(node);
+        if let Some(operator) = known.and_then(|n| n.operator.as_mut()) {
             operator.0 = id;
         }
         self.submit(tx);

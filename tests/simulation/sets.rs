@@ -1,0 +1,184 @@
+//! The set of masternodes changes while the story goes on: registrations, leavers, and what a node that has forgotten what
+//! it signed may believe of either set.
+
+use super::scenarios::{opening, quiet, tell};
+use std::sync::Arc;
+use timecoin::p2p::messages::{Message, PeerId};
+use timecoin::sim::adversary::{Adversary, Outgoing, Tools};
+use timecoin::sim::script::Story;
+use timecoin::sim::stage::{CONSENSUS, Kind, Pick};
+use timecoin::sim::world::{Options, World};
+use timecoin::types::ids::{Height, MasternodeId};
+
+/// Says that it stands at this height and serves nothing above it; without one it behaves.
+struct Behind(Option<Height>);
+
+impl Adversary for Behind {
+    fn name(&self) -> &'static str {
+        "one that pretends to be behind"
+    }
+    fn outgoing(&mut self, _: Tools<'_>, to: Vec<PeerId>, message: Arc<Message>) -> Outgoing {
+        let Some(height) = self.0 else {
+            return vec![(to, message)];
+        };
+        let lie = |status: &timecoin::p2p::messages::Status| timecoin::p2p::messages::Status {
+            height,
+            voted: height,
+            ..*status
+        };
+        let told = match &*message {
+            Message::Hello(hello) => {
+                let mut hello = hello.clone();
+                hello.status = lie(&hello.status);
+                Message::Hello(hello)
+            }
+            Message::Ping(status) => Message::Ping(lie(status)),
+            Message::Status(status) => Message::Status(lie(status)),
+            Message::Certificate(c) if c.height > height => return Vec::new(),
+            Message::Block(b) if b.certificate.height > height => return Vec::new(),
+            _ => return vec![(to, message)],
+        };
+        vec![(to, Arc::new(told))]
+    }
+}
+
+fn id_of(world: &World, node: usize) -> Option<MasternodeId> {
+    world.nodes[node].operator.as_ref().map(|(id, _)| *id)
+}
+
+/// Whether a node's masternode votes on the next height, as the node at the tip sees it.
+fn has_power(world: &World, node: usize) -> bool {
+    let id = id_of(world, node);
+    let tip = world.checker.tip();
+    let mut states = world.nodes.iter().filter_map(|n| n.running.as_ref());
+    states.any(|r| {
+        let state = r.replica.state();
+        state.height() == tip && id.is_some_and(|id| state.validators.get(&id).is_some())
+    })
+}
+
+fn signing(world: &World, node: usize) -> Result<(), String> {
+    let running = world.nodes[node].running.as_ref().ok_or("down")?;
+    let now = world.nodes[node].now(world.now());
+    running.replica.consensus(now).signing
+}
+
+#[test]
+fn masternodes_come_and_go() {
+    let options = Options {
+        observers: 1,
+        pay_every_ms: 500,
+        ..Options::devnet(42, 5)
+    };
+    tell(options, |s| {
+        s.pass(2_000);
+        s.register(5);
+        s.until("the new masternode has power", 20_000, |w| has_power(w, 5));
+        s.unregister(0);
+        s.until("the one that leaves has none", 20_000, |w| !has_power(w, 0));
+        s.kill(&[1]);
+        s.goes_on(10, 20_000);
+    });
+}
+
+/// V5 with seven equal masternodes, one Byzantine (`z`) and one that will forget (`n`): in one slot block x and y leave, e and
+/// f enter. Returns the height of that block; the next one is decided too, and at the one after it `n` has prevoted nil.
+fn v5(s: &mut Story) -> Height {
+    let [n, z, one, behind, also, x, y, e, f] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
+    opening(s);
+    s.register(e);
+    s.register(f);
+    s.until("both are registered", 10_000, |w| {
+        let states = w.nodes.iter().filter_map(|node| node.running.as_ref());
+        let mut registries = states.map(|r| r.replica.state().registry().entries().len());
+        registries.all(|count| count == 9)
+    });
+    s.pass(1_000);
+    s.unregister(x);
+    s.unregister(y);
+    // Attestations are everywhere 200 ms before the slot ends; then x and y hear nothing, two others no decision.
+    let slot = 5_000;
+    let left = slot - (s.world.now() / 1_000) % slot;
+    s.pass(left - 60);
+    let before = s.world.checker.tip();
+    s.part(&[x, y]);
+    s.world
+        .lose(Pick::of(&[Kind::Precommit, Kind::Certificate, Kind::Block]).to(&[behind, also]));
+    let change = before.next();
+    s.until("the set changes", 10_000, |w| {
+        w.checker.tip() == change && has_power(w, e) && has_power(w, f) && !has_power(w, x)
+    });
+    let knowing = [n, z, one, e, f];
+    s.pay(&knowing);
+    s.until("the new set decides", 10_000, |w| {
+        knowing
+            .iter()
+            .all(|i| w.checker.heights[*i] == change.next())
+    });
+    // At the next height n hears nobody, prevotes nil, and nobody hears that.
+    s.at = Height(change.0 + 2);
+    s.world.hold(Pick::of(CONSENSUS).height(s.at));
+    s.world
+        .lose(Pick::of(&[Kind::Prevote]).by(&[n]).height(s.at));
+    s.pay(&knowing);
+    s.until_said(&[n], Kind::Prevote, 0, None);
+    let leader = s.leader(0);
+    s.must(
+        "the leader is among those that n will meet",
+        [z, behind, also, e].contains(&leader),
+    );
+    for node in [behind, also, x, y] {
+        let height = s.world.checker.heights[node];
+        s.must(
+            "the others of the old set know nothing of it",
+            height == before,
+        );
+    }
+    change
+}
+
+#[test]
+fn v5_who_forgot_asks_the_set_in_force_and_again_when_it_changes() {
+    let options = Options {
+        collaterals: vec![1_000; 7],
+        observers: 2,
+        ..quiet(105)
+    };
+    let (n, z) = (0, 1);
+    tell(options, |s| {
+        let change = v5(s);
+        let before = Height(change.0 - 1);
+        // The node loses everything and meets only those who know nothing, and one who says so.
+        s.kill(&[n]);
+        s.lose_disks(n);
+        s.let_go();
+        s.world.network.blocked.clear();
+        s.part(&[2, 7, 8]);
+        s.world.corrupt(z, Box::new(Behind(Some(before))));
+        s.start(&[n]);
+        s.until("five of seven have told it where they stand", 20_000, |w| {
+            let waits = format!("signs again from height {}", before.0 + 3);
+            signing(w, n).is_err_and(|why| why.contains(&waits))
+        });
+        s.must(
+            "it would sign again where it has signed before",
+            s.said(n, Kind::Prevote, 0).is_some() && s.at.0 == before.0 + 3,
+        );
+        // Now it learns the block that changed the set and the one after it, and meets one more: with those it has met they
+        // would be enough to vote at the next height.
+        s.world.corrupt(z, Box::new(Behind(None)));
+        s.world.network.blocked.clear();
+        s.part(&[2, 8]);
+        s.until("it has both blocks", 20_000, |w| {
+            w.checker.heights[n] == change.next()
+        });
+        s.pay(&[3, 4, 7]);
+        s.pass(5_000);
+        let asking = signing(&s.world, n).is_err_and(|why| why.contains("tips of validators"));
+        s.must("B7.4: it asks the new set", asking);
+        s.heal();
+        s.until("it signs again", 60_000, |w| {
+            w.nodes[n].signer.unsure.is_none()
+        });
+    });
+}
