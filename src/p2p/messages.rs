@@ -274,7 +274,7 @@ messages! {
     Peers(PeerList) = 8, FRAME_PEERS_BYTES, Control;
     /// A block offered for a round.
     Proposal(Box<Proposal>) = 16, FRAME_PROPOSAL_BYTES, Consensus;
-    /// Votes; empty only right after an OperatorProof, where it means "I hold none of yours" (B7 step 2).
+    /// Votes; empty means "I hold none of yours", after an OperatorProof and to who asks with a bitmap (B7 step 2).
     Votes(BoundedVec<Vote, VOTES_PER_FRAME>) = 17, FRAME_VOTE_BYTES, Consensus;
     /// Which votes the sender holds.
     VoteBitmap(Box<VoteBitmap>) = 18, FRAME_VOTE_BITMAP_BYTES, Consensus;

@@ -33,18 +33,19 @@ impl Replica {
             let status = known.status;
             self.peer_status(now, peer, status);
         }
-        let held = self
-            .height
-            .engine
-            .tally()
-            .highest_of(&id)
-            .or_else(|| self.seen.get(&id));
-        let votes = BoundedVec::take_from(held.cloned());
-        self.send(peer, Message::Votes(votes));
+        self.tell_held_of(peer, id);
         if self.peers.is_validator(peer) && self.peers.collects(now.mono) {
             let bitmap = self.bitmap();
             self.send(peer, Message::VoteBitmap(Box::new(bitmap)));
         }
+    }
+
+    /// B7 step 2: the highest vote held of a masternode's key, or that there is none.
+    fn tell_held_of(&mut self, peer: PeerId, id: MasternodeId) {
+        let tally = self.height.engine.tally();
+        let held = tally.highest_of(&id).or_else(|| self.seen.get(&id));
+        let votes = BoundedVec::take_from(held.cloned());
+        self.send(peer, Message::Votes(votes));
     }
 
     pub(super) fn peer_status(&mut self, now: Now, peer: PeerId, status: Status) {
@@ -384,6 +385,11 @@ impl Replica {
 
     /// S8: the peer tells what it holds; it gets what it lacks.
     fn bitmap_frame(&mut self, now: Now, peer: PeerId, bitmap: &VoteBitmap) {
+        // Who still waits for the exchange of B7 step 2 asks with these frames: a full queue may have shed the first answer,
+        // and a masternode that waits for ever signs never.
+        if let Some(id) = self.peers.get(peer).and_then(|p| p.masternode) {
+            self.tell_held_of(peer, id);
+        }
         if bitmap.height != self.height.height() {
             return;
         }

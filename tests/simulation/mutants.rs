@@ -1,6 +1,7 @@
 //! The checks bite: whole networks of nodes that follow a mutated rule, or whose signer stores forget one kind of record,
-//! are found out within a stated number of seeds; the protocol itself passes the same seeds. Mutants that take a network
-//! too many seeds are shown on the core alone, with their numbers, in `src/consensus/tests/random.rs`.
+//! are found out within a stated number of seeds; the protocol itself passes the same seeds. Rules whose absence shows only in
+//! a rare execution are taken away in that execution (`executions`, one seed each), and from the core alone over hundreds
+//! of random schedules (`src/consensus/tests/random.rs`, numbers there).
 
 use super::{SECOND, fail, this_test};
 use timecoin::consensus::rules::Rules;
@@ -110,19 +111,6 @@ fn with_a_quorum_that_is_one_unit_too_small() {
             ..Rules::default()
         },
         ..of_three(seed)
-    });
-}
-
-#[test]
-fn with_timers_only_where_a_payment_is_known() {
-    caught("timers", 4 * SEEDS, SECONDS, &["LIVENESS"], |seed| {
-        Options {
-            rules: Rules {
-                timers_without_payment: false,
-                ..Rules::default()
-            },
-            ..network(seed, 4)
-        }
     });
 }
 
