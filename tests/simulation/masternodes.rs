@@ -302,11 +302,16 @@ fn evidence_survives_a_restart_of_everybody() {
     world.corrupt(4, adversary::make(0, 51));
     let liar = id(&world, 4);
     let held = |w: &World| (0..4).any(|i| w.evidence_of(i).next().is_some());
+    let slashed = |w: &World| w.entry(&liar).is_some_and(|e| e.slashed.is_some());
     assert!(until(&mut world, &options, 10 * SLOT, held), "M7: found");
+    // Long enough for the disks, not for a slot block.
+    if let Err(violation) = world.run(100_000) {
+        fail(&options, &violation, &this_test());
+    }
+    assert!(!slashed(&world), "no slot block has taken it");
     (0..5).for_each(|i| world.crash(i, None));
     pass(&mut world, &options, 1);
     (0..4).for_each(|i| world.power_on(i));
-    let slashed = |w: &World| w.entry(&liar).is_some_and(|e| e.slashed.is_some());
     assert!(
         until(&mut world, &options, 6 * SLOT, slashed),
         "M7: the liar is gone for good although it says nothing any more"
