@@ -132,7 +132,8 @@ fn put_between(cluster: &Cluster, shape: &Arc<Shape>) {
         let lines = config
             .lines()
             .map(|line| match line.starts_with("peers = ") {
-                true => format!("peers = [{}]", peers.join(", ")),
+                // Nothing but these proxies is dialled: whoever hears of another's proxy would go round the cut.
+                true => format!("peers = [{}]\nmax_outbound = 0", peers.join(", ")),
                 false => line.to_owned(),
             });
         let lines: Vec<String> = lines.collect();
