@@ -7,3 +7,4 @@ mod masternode;
 mod network;
 mod stranger;
 mod support;
+mod two_hosts;
