@@ -1,6 +1,9 @@
 //! Kills at bad moments: no fork, no key that signs twice, no payment lost that was reported final, and nodes that
 //! catch up. TIMECOIN_CRASH_ROUNDS is the number of kills of each test of single nodes (default 4).
 
+use std::io::Write;
+use std::path::Path;
+
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use timecoin::base::rng::Rng;
@@ -163,4 +166,53 @@ fn a_node_that_lost_its_ledger_and_signer_votes_again_by_b7() {
         signers(&cluster, &txid).contains(&position),
         "its signature stands in the certificate"
     );
+}
+
+/// Copies the files of a store. `in_place`: over the files that are there, which keep their inodes.
+fn copy_store(from: &Path, to: &Path, in_place: bool) {
+    if !in_place {
+        let _ = std::fs::remove_dir_all(to);
+        std::fs::create_dir_all(to).expect("a directory");
+    }
+    for entry in std::fs::read_dir(from).expect("listed") {
+        let from = entry.expect("an entry").path();
+        let to = to.join(from.file_name().expect("a name"));
+        let bytes = std::fs::read(&from).expect("read");
+        let mut file = std::fs::File::options();
+        file.write(true).create(true).truncate(true);
+        let mut file = file.open(to).expect("opened");
+        file.write_all(&bytes).expect("written");
+    }
+}
+
+/// B7: an older state of the disk comes back, as a copy (the tag tells) or bit by bit in its place (the others tell).
+#[test]
+fn an_older_disk_that_is_restored_abstains_until_it_is_safe() {
+    let cluster = funded();
+    let old = &cluster.nodes[3];
+    let load = Load::run(&cluster, |load| {
+        for in_place in [false, true] {
+            let backup = cluster.dir.path().join(format!("backup-{in_place}"));
+            load.await_payments(PAYMENTS);
+            old.kill();
+            for name in ["signer", "lmdb"] {
+                copy_store(&old.dir.join(name), &backup.join(name), false);
+            }
+            bring_back(old, cluster.nodes[0].height());
+            load.await_payments(PAYMENTS);
+            wait_until("the masternode signs (S7)", || signs(old));
+            old.kill();
+            for name in ["signer", "lmdb"] {
+                copy_store(&backup.join(name), &old.dir.join(name), in_place);
+            }
+            let before = old.logged().len();
+            old.start();
+            old.await_ready();
+            wait_until("it says why it does not sign (B7)", || {
+                old.logged()[before..].contains("signer state is unsure")
+            });
+            wait_until("it signs again once it is safe (B7 step 5)", || signs(old));
+        }
+    });
+    settle(&cluster, &load);
 }

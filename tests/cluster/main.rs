@@ -8,3 +8,4 @@ mod network;
 mod shaped;
 mod stranger;
 mod support;
+mod two_hosts;
