@@ -18,6 +18,19 @@ use std::sync::Arc;
 /// Votes whose signatures are being checked; beyond it new ones are dropped and repaired by pull (S8).
 pub(super) const CHECKING_VOTE_COUNT_MAX: usize = 8_192;
 
+fn position_of(vote: &Vote) -> Position {
+    let body = &vote.body;
+    Position {
+        era: body.era,
+        height: body.height,
+        round: body.round,
+        step: match body.step {
+            VoteStep::Prevote => Step::Prevote,
+            VoteStep::Precommit => Step::Precommit,
+        },
+    }
+}
+
 impl Replica {
     pub(super) fn peer_up(&mut self, peer: PeerId, status: Status) {
         self.peers.up(peer, status);
@@ -169,9 +182,14 @@ impl Replica {
         read: ReadAt,
     ) {
         // B7 step 2: the answer to an OperatorProof is what is held of this key, or an empty frame.
-        let answers = |v: &Vote| Some(v.voter) == self.guard.me();
+        // One that the store does not account for is no answer: once its signature is judged, it is an alarm.
+        let mut answers = votes.iter().filter(|v| Some(v.voter) == self.guard.me());
+        let answered = match answers.next() {
+            None => votes.is_empty(),
+            Some(first) => self.accounts_for(first) && answers.all(|v| self.accounts_for(v)),
+        };
         if let Some(masternode) = self.peers.get(peer).and_then(|p| p.masternode)
-            && (votes.is_empty() || votes.iter().any(answers))
+            && answered
         {
             self.guard.exchanged_with(masternode);
         }
@@ -349,6 +367,13 @@ impl Replica {
         self.feed(now, Input::Vote(proof), view)
     }
 
+    /// Whether a vote of this node's own key is one that its store knows of.
+    fn accounts_for(&self, vote: &Vote) -> bool {
+        let current = vote.body.height == self.height.height();
+        let mut own = self.height.own_votes.iter();
+        self.guard.covers(position_of(vote)) && (!current || own.any(|own| own.body == vote.body))
+    }
+
     /// B7 step 2: a correctly signed vote of this node's own key that this process did not just send.
     fn own_vote_seen(
         &mut self,
@@ -357,17 +382,7 @@ impl Replica {
         proof: Verified<Vote>,
         view: &dyn CoinView,
     ) -> Result<(), ViewError> {
-        let body = &vote.body;
-        let step = match body.step {
-            VoteStep::Prevote => Step::Prevote,
-            VoteStep::Precommit => Step::Precommit,
-        };
-        let position = Position {
-            era: body.era,
-            height: body.height,
-            round: body.round,
-            step,
-        };
+        let (body, position) = (&vote.body, position_of(vote));
         let current = body.height == self.height.height();
         let same = self.height.own_votes.iter().any(|own| own.body == *body);
         let known = current.then_some(same);

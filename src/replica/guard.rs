@@ -117,6 +117,11 @@ impl Guard {
         self.high_water.map_or(Height(0), |mark| mark.height)
     }
 
+    /// Whether the store knows of messages up to `position`.
+    pub fn covers(&self, position: Position) -> bool {
+        self.high_water.is_some_and(|mark| position <= mark)
+    }
+
     /// Whether the signer store is trusted.
     pub fn is_sure(&self) -> bool {
         self.trust == Trust::Sure

@@ -99,7 +99,7 @@ fn on_two_hosts_the_second_with_a_key_notices_and_stops_before_it_signs() {
     std::fs::write(dir.join("timed.toml"), config).expect("written");
     cluster.nodes.iter().for_each(Node::start);
     cluster.nodes.iter().for_each(Node::await_ready);
-    cluster.fund(1);
+    cluster.fund(4);
 
     let twin = Node::new(dir, first.port);
     let mut command = Command::new("ip");
