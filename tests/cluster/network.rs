@@ -147,11 +147,11 @@ fn two_of_four_decide_nothing_and_say_why_and_the_payment_outlives_a_restart() {
     assert_eq!(a.stop(), Some(0), "a clean stop while a payment waits");
     a.start();
     a.await_ready();
-    let waiting = a.call("getrawmempool", json!([]));
-    assert!(
-        waiting.as_array().is_some_and(|list| list.contains(&txid)),
-        "the mempool survives a clean restart: {waiting}"
-    );
+    // What was saved is checked again, as if it had just come.
+    wait_until("the mempool survives a clean restart", || {
+        let waiting = a.call("getrawmempool", json!([]));
+        waiting.as_array().is_some_and(|list| list.contains(&txid))
+    });
     c.start();
     a.await_final(&txid);
     let height = a.height();
