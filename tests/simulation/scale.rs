@@ -62,6 +62,28 @@ fn votes_of_sixteen_masternodes_go_once_to_each() {
     assert!(report.finality_us.1 < 1_500_000, "{report:?}");
 }
 
+/// As many masternodes as a set may have, over two slots of a minute: `cargo test --release --test simulation
+/// scale::the_greatest -- --ignored --nocapture`.
+#[test]
+#[ignore = "minutes, and only in a release build"]
+fn the_greatest_set_decides_attests_and_is_rewarded() {
+    let (count, begun) = (512, Instant::now());
+    let mut world = World::new(Options {
+        network: Network::Test,
+        observers: 0,
+        pay_every_ms: 20_000,
+        ..options(count)
+    });
+    go_on(&mut world, count, 190);
+    let state = world.state_of(0).expect("it runs");
+    let earning = state.registry().entries().iter();
+    let earning = earning.filter(|e| e.accrued.0 > 0).count();
+    println!("{}", row(&world, count));
+    println!("{earning} earned; {:?} real", begun.elapsed());
+    assert_eq!(state.validators.len(), count);
+    assert!(earning > count * 9 / 10, "M6: {earning} of {count} earned");
+}
+
 /// One line of the table: what has been measured of `world` so far.
 fn row(world: &World, masternodes: usize) -> String {
     let (report, network) = (world.report(), &world.network);

@@ -4,7 +4,9 @@
 use super::scenarios::{opening, quiet, tell};
 use std::sync::Arc;
 use timecoin::p2p::messages::{Message, PeerId};
-use timecoin::sim::adversary::{Adversary, Outgoing, Tools};
+use timecoin::sim::adversary::{self, Adversary, Outgoing, Tools};
+use timecoin::sim::faults::Faults;
+use timecoin::sim::network::FrameOdds;
 use timecoin::sim::script::Story;
 use timecoin::sim::stage::{CONSENSUS, Kind, Pick};
 use timecoin::sim::world::{Options, World};
@@ -78,6 +80,52 @@ fn masternodes_come_and_go() {
         s.until("the one that leaves has none", 20_000, |w| !has_power(w, 0));
         s.kill(&[1]);
         s.goes_on(10, 20_000);
+    });
+}
+
+/// Joins, leaves, jailing, return and evidence, while links break, frames are lost and nodes crash.
+#[test]
+fn masternodes_come_and_go_while_everything_fails() {
+    let options = Options {
+        observers: 2,
+        pay_every_ms: 500,
+        holders: 16,
+        faults: Faults {
+            frames: FrameOdds {
+                loss: 5_000,
+                tail: 20_000,
+                ..FrameOdds::default()
+            },
+            crash: 20_000,
+            partition: 20_000,
+            flap: 50_000,
+            outage_ms: 2_000,
+            ..Faults::default()
+        },
+        ..Options::devnet(44, 7)
+    };
+    tell(options, |s| {
+        s.world.corrupt(6, adversary::make(0, 44));
+        let liar = id_of(&s.world, 6);
+        s.pass(5_000);
+        s.register(7);
+        s.register(8);
+        s.unregister(0);
+        s.until("both new masternodes have power", 120_000, |w| {
+            has_power(w, 7) && has_power(w, 8)
+        });
+        s.until("the one that leaves has none", 120_000, |w| {
+            !has_power(w, 0)
+        });
+        s.kill(&[1]);
+        s.until("the dead one is jailed", 120_000, |w| !has_power(w, 1));
+        s.start(&[1]);
+        s.until("the dead one is back", 120_000, |w| has_power(w, 1));
+        s.until("the liar is slashed", 240_000, |w| {
+            liar.and_then(|id| w.entry(&id))
+                .is_none_or(|e| e.slashed.is_some())
+        });
+        s.goes_on(10, 60_000);
     });
 }
 
