@@ -285,7 +285,8 @@ impl Guard {
                 if height.0 < tip.0.saturating_add(2) {
                     return None;
                 }
-                self.trust = Trust::Sure;
+                // The tips of step 4 stand for the exchange of step 2: whoever showed a vote was no answer then.
+                (self.trust, self.cleared) = (Trust::Sure, true);
                 let mark = Position {
                     era,
                     height,
