@@ -3,13 +3,13 @@
 
 use crate::crypto::verify::Check;
 use crate::ledger::evidence::{self, Pair};
-use crate::types::block::{Certificate, CommitError};
+use crate::types::block::CommitError;
 use crate::types::fork::{Decision, ForkProof, RecoveryCert};
 use crate::types::ids::*;
 use crate::types::masternode::{Evidence, Offence, Statement};
 use crate::types::polka::Polka;
 use crate::types::validators::ValidatorSet;
-use crate::types::vote::{Vote, VoteBody, VoteStep};
+use crate::types::vote::Vote;
 use std::collections::BTreeMap;
 
 /// Why something about a fork proves nothing.
@@ -90,10 +90,15 @@ pub enum Attribution {
 pub fn attribute(proof: &ForkProof, set: &ValidatorSet, polkas: &[Polka]) -> Attribution {
     let (x, y) = proof.by_round();
     let branch = x.header.branch;
-    let first = precommits(&x.certificate, branch, set);
+    let first = by_voter(x.certificate.precommits(branch, set));
     let r = x.certificate.commit.at;
     if y.certificate.commit.at == r {
-        return both(&first, &precommits(&y.certificate, branch, set), set, false);
+        return both(
+            &first,
+            &by_voter(y.certificate.precommits(branch, set)),
+            set,
+            false,
+        );
     }
     let polka = |at: EraRound, block: BlockId| {
         polkas
@@ -129,33 +134,6 @@ pub fn attribute(proof: &ForkProof, set: &ValidatorSet, polkas: &[Polka]) -> Att
 
 fn by_voter(votes: Vec<Vote>) -> BTreeMap<MasternodeId, Vote> {
     votes.into_iter().map(|vote| (vote.voter, vote)).collect()
-}
-
-/// The precommits in a certificate, by signer.
-fn precommits(
-    certificate: &Certificate,
-    branch: Branch,
-    set: &ValidatorSet,
-) -> BTreeMap<MasternodeId, Vote> {
-    let commit = &certificate.commit;
-    let body = VoteBody {
-        step: VoteStep::Precommit,
-        branch,
-        era: commit.at.era,
-        height: certificate.height,
-        round: commit.at.round,
-        valid_round: None,
-        block: Some(certificate.block),
-    };
-    let signers = commit.signers.ones().zip(commit.signatures.iter());
-    let votes = signers.filter_map(|(i, signature)| {
-        set.members().get(i).map(|member| Vote {
-            body,
-            voter: member.id,
-            signature: *signature,
-        })
-    });
-    by_voter(votes.collect())
 }
 
 /// Evidence against everybody who signed on both sides.

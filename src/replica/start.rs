@@ -23,8 +23,7 @@ use crate::types::ids::*;
 use crate::types::masternode::Statement;
 use crate::types::polka::Polka;
 use crate::types::transaction::Tx;
-use crate::types::validators::ValidatorSet;
-use crate::types::vote::{SignedProposal, Vote, VoteBody, VoteStep};
+use crate::types::vote::{SignedProposal, Vote};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -369,7 +368,7 @@ impl Replica {
         } else {
             self.state.validators.clone()
         };
-        for vote in votes_of(certificate, &set, self.state.tip.last_branch) {
+        for vote in certificate.precommits(self.state.tip.last_branch, &set) {
             self.seen.insert(vote.voter, vote);
         }
     }
@@ -395,29 +394,6 @@ fn delta_id(work: &Work) -> BlockId {
     }
 }
 
-/// The precommits in a certificate, one by one.
-fn votes_of(certificate: &Certificate, set: &ValidatorSet, branch: Branch) -> Vec<Vote> {
-    let commit = &certificate.commit;
-    let body = VoteBody {
-        step: VoteStep::Precommit,
-        branch,
-        era: commit.at.era,
-        height: certificate.height,
-        round: commit.at.round,
-        valid_round: None,
-        block: Some(certificate.block),
-    };
-    let signers = commit.signers.ones().zip(commit.signatures.iter());
-    let vote = |(i, s): (usize, &crate::crypto::keys::Signature)| {
-        set.members().get(i).map(|v| Vote {
-            body,
-            voter: v.id,
-            signature: *s,
-        })
-    };
-    signers.filter_map(vote).collect()
-}
-
 /// Whether the store holds a message or a lock of a height above `next`, which I6 rules out for a ledger of its own: block
 /// and certificate below a message are on disk before the message, so that redoing reaches its height.
 fn reaches_beyond(found: &Found, next: Height) -> bool {
@@ -433,7 +409,7 @@ fn reaches_beyond(found: &Found, next: Height) -> bool {
 fn votes_above(found: &Found, state: &State, me: Option<MasternodeId>) -> Option<String> {
     let me = me?;
     let above = found.certificates.values().any(|certificate| {
-        let votes = votes_of(certificate, &state.validators, state.tip.branch);
+        let votes = certificate.precommits(state.tip.branch, &state.validators);
         votes.iter().filter(|v| v.voter == me).any(|v| {
             let step = crate::replica::record::Step::Precommit;
             let position = Position {

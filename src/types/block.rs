@@ -13,7 +13,7 @@ use crate::types::ids::*;
 use crate::types::masternode::SlotPart;
 use crate::types::transaction::Tx;
 use crate::types::validators::ValidatorSet;
-use crate::types::vote::{VoteBody, VoteStep};
+use crate::types::vote::{Vote, VoteBody, VoteStep};
 use serde::{Deserialize, Serialize};
 
 /// The header version of branch 0.
@@ -98,6 +98,19 @@ impl Commit {
         codec::hash_of(Domain::Commit, self)
     }
 
+    /// What each of its signers signed.
+    fn body(&self, branch: Branch, height: Height, block: BlockId) -> VoteBody {
+        VoteBody {
+            step: VoteStep::Precommit,
+            branch,
+            era: self.at.era,
+            height,
+            round: self.at.round,
+            valid_round: None,
+            block: Some(block),
+        }
+    }
+
     /// Checks form and quorum against the set of the height; the signature checks that remain are returned (S9).
     pub fn checks(
         &self,
@@ -118,16 +131,7 @@ impl Commit {
                 total: set.total().0,
             });
         }
-        let body = VoteBody {
-            step: VoteStep::Precommit,
-            branch,
-            era: self.at.era,
-            height,
-            round: self.at.round,
-            valid_round: None,
-            block: Some(block),
-        };
-        let message = body.signing_hash(chain);
+        let message = self.body(branch, height, block).signing_hash(chain);
         let signers = self.signers.ones().zip(self.signatures.iter());
         Ok(signers
             .map(|(i, s)| Check {
@@ -151,6 +155,25 @@ pub struct Certificate {
 }
 
 impl Certificate {
+    /// Its precommits one by one. Signers beyond the end of `set` are left out.
+    pub fn precommits(&self, branch: Branch, set: &ValidatorSet) -> Vec<Vote> {
+        let body = self.commit.body(branch, self.height, self.block);
+        let signers = self
+            .commit
+            .signers
+            .ones()
+            .zip(self.commit.signatures.iter());
+        signers
+            .filter_map(|(i, signature)| {
+                set.members().get(i).map(|member| Vote {
+                    body,
+                    voter: member.id,
+                    signature: *signature,
+                })
+            })
+            .collect()
+    }
+
     /// Form, quorum and the signature checks that remain, as [`Commit::checks`].
     pub fn checks(
         &self,
