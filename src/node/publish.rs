@@ -535,7 +535,10 @@ fn tell_of_fork(event: &Event) {
                  and goes on serving. 'time-cli getforkinfo' names the culprits and what to do"
             );
         }
-        Event::ForkCulprits(ids) => log::warn!("fork: {} masternodes are proved guilty", ids.len()),
+        Event::ForkCulprits(ids) => {
+            let names: Vec<String> = ids.iter().map(|id| id.to_string()).collect();
+            log::error!("fork: proved guilty: {}", names.join(", "));
+        }
         Event::ForkStated(attempt, block) => {
             log::warn!("fork: stated in attempt {attempt} that block {block} stays");
         }

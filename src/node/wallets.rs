@@ -9,7 +9,7 @@ use crate::storage::{LedgerStore, StorageError};
 use crate::types::address::Program;
 use crate::types::block::Block;
 use crate::types::ids::*;
-use crate::types::transaction::TxOutput;
+use crate::types::transaction::{Tx, TxOutput};
 use crate::wallet::{self, CoinSource, Seed, SourceCoin, SourceError, Wallet, WalletError};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -45,6 +45,12 @@ impl CoinSource for Source {
         };
         Ok(coins.into_iter().map(show).collect())
     }
+    fn block_id(&self, height: Height) -> Result<Option<BlockId>, SourceError> {
+        self.0.block_id(height).map_err(unreadable)
+    }
+    fn reorg_max(&self) -> u64 {
+        self.0.genesis().params.max_reorg
+    }
     fn block(&self, height: Height) -> Result<Option<Arc<Block>>, SourceError> {
         self.0.block(height).map_err(unreadable)
     }
@@ -63,8 +69,14 @@ impl CoinSource for Source {
 /// A passphrase file holds at most this.
 const PASSPHRASE_BYTES_MAX: u64 = 1_024;
 
-/// Opens every wallet of the data directory, and makes the default one if it is not there.
-pub fn load(config: &Config, datadir: &DataDir, ledger: &LedgerStore) -> Result<Wallets, RunError> {
+/// Opens every wallet of the data directory, and makes the default one if it is not there. `returned`: transactions of
+/// blocks that were taken back, if a fork ever did that here (B6 step 5).
+pub fn load(
+    config: &Config,
+    datadir: &DataDir,
+    ledger: &LedgerStore,
+    returned: Option<&[Tx]>,
+) -> Result<Wallets, RunError> {
     let wallets = Wallets::default();
     if !config.wallet.enable {
         return Ok(wallets);
@@ -91,6 +103,10 @@ pub fn load(config: &Config, datadir: &DataDir, ledger: &LedgerStore) -> Result<
     for name in names {
         let dir = wallet::directory(&root, &name).map_err(|e| failed(&name, e))?;
         let mut opened = Wallet::open(&dir, network, chain).map_err(|e| failed(&name, e))?;
+        if let Some(returned) = returned {
+            let back = opened.take_back(&source, returned);
+            back.map_err(|e| failed(&name, e))?;
+        }
         opened.attach(&source).map_err(|e| failed(&name, e))?;
         if let (Some(file), true) = (
             &config.wallet.passphrase_file,

@@ -303,6 +303,12 @@ impl FakeNode {
 struct EmptySource(Arc<Genesis>);
 
 impl CoinSource for EmptySource {
+    fn block_id(&self, _: Height) -> Result<Option<BlockId>, SourceError> {
+        Ok(None)
+    }
+    fn reorg_max(&self) -> u64 {
+        1_000
+    }
     fn tip(&self) -> Result<Height, SourceError> {
         Ok(Height(0))
     }

@@ -14,15 +14,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 impl LedgerStore {
-    /// The payments of the blocks above `to`, in block order: what [`LedgerStore::rewind`] would take back.
+    /// What users sent and the blocks above `to` hold, in block order: what [`LedgerStore::rewind`] would take back.
     pub fn payments_above(&self, to: Height) -> Result<Vec<Tx>, StorageError> {
         let mut payments = Vec::new();
         for height in to.0 + 1..=self.tip().0 {
             let block = self.block_or_corrupt(Height(height))?;
-            let transfers = block.transactions.iter();
+            let sent = block.transactions.iter();
             payments.extend(
-                transfers
-                    .filter(|tx| tx.body().kind == TxKind::Transfer)
+                sent.filter(|tx| tx.body().kind != TxKind::Coinbase)
                     .cloned(),
             );
         }

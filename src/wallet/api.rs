@@ -1,7 +1,8 @@
 //! One wallet: keys, addresses, coins, history and payments under way. The node calls `attach` once, then `observe` for
 //! every decided block and `tick` about every second; RPC calls the rest. See `spend` for making transactions.
 //!
-//! What a wallet knows of the chain comes from decided blocks only (see `follow`), so nothing is ever undone.
+//! What a wallet knows of the chain comes from decided blocks only (see `follow`). A running node never undoes one; what a
+//! fork took back (B6) is settled at the next start (`undo`).
 
 use super::addresses::{AddressBook, ChainNodes, KeyPath};
 use super::coins::{CoinSet, OwnCoin};
@@ -9,14 +10,14 @@ use super::error::WalletError;
 use super::files::Sync;
 use super::history::History;
 use super::keystore;
-use super::pending::{Pending, PendingEntry};
+use super::pending::{Pending, PendingEntry, VoidEntry};
 use super::persist::{self, Files};
 use super::seed::{Chain, Seed};
 use crate::base::time::{MonoUs, Now, WallMs};
 use crate::crypto::keys::SecretKey;
 use crate::types::address::{Network, Program};
 use crate::types::amount::Amount;
-use crate::types::ids::{ChainId, Height, OutPoint, Txid};
+use crate::types::ids::{BlockId, ChainId, Height, OutPoint, Txid};
 use crate::types::transaction::{Tx, TxOutput};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -116,6 +117,8 @@ pub struct Wallet {
     pub(super) history: History,
     pub(super) pending: Pending,
     pub(super) synced: Option<Height>,
+    /// The block at `synced`; zero at height 0, whose block is nobody's doubt.
+    pub(super) block: BlockId,
     pub(super) chain_dirty: bool,
     flushed: Option<MonoUs>,
 }
@@ -138,6 +141,7 @@ impl Wallet {
             history: History::default(),
             pending: Pending::default(),
             synced: None,
+            block: BlockId::default(),
             chain_dirty: false,
             flushed: None,
         }
@@ -297,9 +301,9 @@ impl Wallet {
     pub fn pending_entry(&self, txid: &Txid) -> Option<&PendingEntry> {
         self.pending.get(txid)
     }
-    /// The decided transaction, and its height, that made one of ours impossible (the latest 1,000, since the start).
-    pub fn conflict_of(&self, txid: &Txid) -> Option<(Txid, Height)> {
-        self.pending.conflict_of(txid)
+    /// One of ours that can never happen, and the decided transaction that made it so (the latest 1,000).
+    pub fn void(&self, txid: &Txid) -> Option<&VoidEntry> {
+        self.pending.void(txid)
     }
     /// The height up to which the wallet knows the chain.
     pub fn synced(&self) -> Option<Height> {

@@ -5,7 +5,7 @@ use super::api::Wallet;
 use super::coins::OwnCoin;
 use super::error::WalletError;
 use super::history::HistoryEntry;
-use super::pending::PendingEntry;
+use super::pending::{PendingEntry, VoidEntry};
 use super::source::{CoinSource, SourceError};
 use crate::base::time::WallMs;
 use crate::types::address::Program;
@@ -27,7 +27,7 @@ impl Wallet {
         self.drop_decided_pending();
         self.reserve_pending();
         let replayed = match self.synced {
-            Some(height) if height <= tip => self.replay(source, tip)?,
+            Some(height) if self.is_on(source, height)? => self.replay(source, tip)?,
             _ => false,
         };
         if !replayed {
@@ -37,6 +37,11 @@ impl Wallet {
         self.drop_lost_pending();
         self.chain_dirty = true;
         Ok(())
+    }
+
+    /// Whether the block up to which the wallet knows the chain is on it.
+    fn is_on(&self, source: &dyn CoinSource, height: Height) -> Result<bool, SourceError> {
+        Ok(height == Height(0) || source.block_id(height)? == Some(self.block))
     }
 
     /// A power cut may bring back files of payments that are final long since.
@@ -97,6 +102,7 @@ impl Wallet {
             index += 1;
         }
         self.synced = Some(tip);
+        self.block = source.block_id(tip)?.unwrap_or_default();
         Ok(())
     }
 
@@ -148,14 +154,18 @@ impl Wallet {
     fn reserve_pending(&mut self) {
         let entries: Vec<PendingEntry> = self.pending.entries().cloned().collect();
         for entry in &entries {
-            self.reserve(&entry.tx);
+            self.reserve(&entry.tx, entry.debit);
         }
     }
 
-    /// Reserves what a pending transaction spends and adds the change it makes for us.
-    pub(super) fn reserve(&mut self, tx: &Tx) {
+    /// Reserves what a pending transaction spends and adds the change it makes for us. What somebody else pays us is no
+    /// money before it is final.
+    pub(super) fn reserve(&mut self, tx: &Tx, debit: Amount) {
         for input in &tx.body().inputs {
             self.coins.reserve(*input, tx.txid);
+        }
+        if debit == Amount::ZERO {
+            return;
         }
         for (vout, output) in made(tx) {
             if self.book.path(&output.program).is_some() {
@@ -210,6 +220,7 @@ impl Wallet {
             self.book.prepare(nodes);
         }
         self.synced = Some(height);
+        self.block = block.id();
         self.chain_dirty |= !ours.is_empty() || height.0.is_multiple_of(SNAPSHOT_HEIGHTS);
         ours
     }
@@ -245,6 +256,7 @@ impl Wallet {
             return None;
         }
         let known = self.pending.remove(&self.files.pending(), &tx.txid);
+        self.pending.unvoid(&self.files.void(), &tx.txid);
         let total = Amount::sum(tx.body().outputs.iter().map(|output| output.value));
         let all_ours = spent_count > 0 && spent_count == tx.body().inputs.len();
         let fee = total.filter(|_| all_ours).and_then(|t| debit.minus(t));
@@ -261,20 +273,20 @@ impl Wallet {
 
     /// A decided transaction spent what a pending one of ours spends: that one and what builds on it can never happen.
     fn drop_conflicted(&mut self, txid: Txid, by: Txid, height: Height) {
-        for gone in self.forget(txid) {
-            self.pending.note_conflict(gone, by, height);
+        for entry in self.forget(txid) {
+            let void = VoidEntry { entry, by, height };
+            self.pending.note_void(&self.files.void(), void);
         }
     }
 
     /// Takes a pending transaction and those that build on it out; returns them.
-    pub(super) fn forget(&mut self, txid: Txid) -> Vec<Txid> {
+    pub(super) fn forget(&mut self, txid: Txid) -> Vec<PendingEntry> {
         let directory = self.files.pending();
         let (mut waiting, mut gone) = (vec![txid], Vec::new());
         while let Some(txid) = waiting.pop() {
             let Some(entry) = self.pending.remove(&directory, &txid) else {
                 continue;
             };
-            gone.push(txid);
             for input in &entry.tx.body().inputs {
                 if self.coins.reserved_by(input) == Some(txid) {
                     self.coins.release(input);
@@ -291,6 +303,7 @@ impl Wallet {
                     self.coins.spend(&outpoint);
                 }
             }
+            gone.push(entry);
         }
         gone
     }

@@ -99,6 +99,16 @@ impl History {
             self.drop_oldest_page();
         }
     }
+    /// Takes out the entries that `keep` refuses; newest last.
+    pub fn retain(&mut self, keep: impl Fn(&HistoryEntry) -> bool) -> Vec<HistoryEntry> {
+        let all: Vec<HistoryEntry> = self.entries.iter().copied().collect();
+        let (kept, gone): (Vec<_>, Vec<_>) = all.into_iter().partition(keep);
+        if !gone.is_empty() {
+            self.clear();
+            kept.into_iter().for_each(|entry| self.push(entry));
+        }
+        gone
+    }
     /// Forgets everything, on disk too at the next save.
     pub fn clear(&mut self) {
         let pages = self.page_numbers();

@@ -20,11 +20,12 @@ pub mod selection;
 pub mod sign;
 mod source;
 mod spend;
+mod undo;
 
 pub use api::{AddressInfo, Balance, Unspent, Wallet};
 pub use error::WalletError;
 pub use history::{History, HistoryEntry};
-pub use pending::PendingEntry;
+pub use pending::{PendingEntry, VoidEntry};
 pub use persist::{directory, list};
 pub use registry::{RegistryDraft, RegistryFunded, fund_alone};
 pub use seed::Seed;

@@ -1,5 +1,6 @@
-//! Own transactions that are not final yet: remembered over restarts, sent again until a block decides them or what they
-//! spend. One file each, named by its txid.
+//! Transactions of ours that are not final yet: remembered over restarts, sent again until a block decides them or what they
+//! spend; then the latter are remembered as void, with what took their coins. One file each, named by its txid. Most were
+//! made here; those of blocks that were taken back (B6) may be payments to us.
 
 use super::error::WalletError;
 use super::files::{self, Kind, Sync};
@@ -8,7 +9,7 @@ use crate::base::time::{MonoUs, WallMs};
 use crate::types::amount::Amount;
 use crate::types::ids::{ChainId, Height, Txid};
 use crate::types::transaction::Tx;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 
@@ -18,14 +19,31 @@ pub const PENDING_COUNT_MAX: usize = 10_000;
 pub const RESEND_INTERVAL_MS: u64 = 30_000;
 /// Transactions handed out for sending at once.
 pub const RESEND_COUNT_MAX: usize = 1_000;
-/// Conflicted transactions remembered, the oldest forgotten first.
-const CONFLICTED_COUNT_MAX: usize = 1_000;
+/// Void transactions remembered, the oldest forgotten first.
+const VOID_COUNT_MAX: usize = 1_000;
 
 const KIND: Kind = Kind {
     magic: b"TIMEPEND",
     version: 1,
     payload_bytes_max: TX_BYTES_MAX + 128,
 };
+
+const VOID_KIND: Kind = Kind {
+    magic: b"TIMEVOID",
+    version: 1,
+    payload_bytes_max: TX_BYTES_MAX + 256,
+};
+
+/// A transaction of ours that can never happen: a decided one spent what it spends.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct VoidEntry {
+    /// The transaction.
+    pub entry: PendingEntry,
+    /// The decided one.
+    pub by: Txid,
+    /// Height at which that was decided.
+    pub height: Height,
+}
 
 /// A transaction under way.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -54,7 +72,7 @@ struct Slot {
 #[derive(Default)]
 pub struct Pending {
     slots: BTreeMap<Txid, Slot>,
-    conflicted: VecDeque<(Txid, Txid, Height)>,
+    void: VecDeque<VoidEntry>,
 }
 
 impl Pending {
@@ -94,17 +112,34 @@ impl Pending {
     pub fn len(&self) -> usize {
         self.slots.len()
     }
-    /// Notes that a decided transaction spent what `txid` spends.
-    pub fn note_conflict(&mut self, txid: Txid, by: Txid, height: Height) {
-        if self.conflicted.len() >= CONFLICTED_COUNT_MAX {
-            self.conflicted.pop_front();
+    /// Remembers a transaction that has become void.
+    pub fn note_void(&mut self, directory: &Path, void: VoidEntry) {
+        let txid = void.entry.tx.txid;
+        self.unvoid(directory, &txid);
+        if self.void.len() >= VOID_COUNT_MAX
+            && let Some(oldest) = self.void.front().map(|void| void.entry.tx.txid)
+        {
+            self.unvoid(directory, &oldest);
         }
-        self.conflicted.push_back((txid, by, height));
+        let written = files::write_framed(&path(directory, &txid), &VOID_KIND, &void, Sync::System);
+        if let Err(error) = written {
+            log::warn!("void payment {txid} is forgotten at the next start: {error}");
+        }
+        self.void.push_back(void);
     }
-    /// The decided transaction that made one of ours impossible.
-    pub fn conflict_of(&self, txid: &Txid) -> Option<(Txid, Height)> {
-        let found = self.conflicted.iter().find(|(ours, ..)| ours == txid);
-        found.map(|(_, by, height)| (*by, *height))
+    /// Forgets that a transaction was void: it is decided after all.
+    pub fn unvoid(&mut self, directory: &Path, txid: &Txid) {
+        let Some(place) = self.void.iter().position(|v| v.entry.tx.txid == *txid) else {
+            return;
+        };
+        self.void.remove(place);
+        if let Err(error) = files::remove(&path(directory, txid)) {
+            log::warn!("a payment that is no longer void could not be removed: {error}");
+        }
+    }
+    /// A void transaction.
+    pub fn void(&self, txid: &Txid) -> Option<&VoidEntry> {
+        self.void.iter().find(|v| v.entry.tx.txid == *txid)
     }
     /// The caller has just sent it.
     pub fn note_sent(&mut self, txid: &Txid, now: MonoUs) {
@@ -144,38 +179,61 @@ impl Pending {
         }
         Ok(())
     }
-    /// Reads the list. Files that a power cut left empty, damaged ones and those of another network are dropped.
-    pub fn load(directory: &Path, chain: ChainId) -> Result<Pending, WalletError> {
+    /// Reads the lists. Files that a power cut left empty, damaged ones and those of another network are dropped.
+    pub fn load(directory: &Path, voids: &Path, chain: ChainId) -> Result<Pending, WalletError> {
         let mut pending = Pending::default();
-        for file in std::fs::read_dir(directory).map_err(WalletError::io(directory))? {
-            let path = file.map_err(WalletError::io(directory))?.path();
-            let name = path.file_name().and_then(|n| n.to_str());
-            if name.is_none_or(|n| n.parse::<Txid>().is_err()) {
-                files::remove(&path)?; // the rest of a write that a kill cut short
-                continue;
+        read_each(directory, &KIND, |entry: PendingEntry| {
+            if entry.chain != chain || !pending.has_room() {
+                return false;
             }
-            let entry = match files::read_framed::<PendingEntry>(&path, &KIND) {
-                Ok(Some(entry)) if entry.chain == chain && pending.has_room() => entry,
-                Ok(_) => {
-                    files::remove(&path)?;
-                    continue;
-                }
-                Err(error @ WalletError::Corrupt { .. }) => {
-                    log::warn!("dropping a pending payment that cannot be read: {error}");
-                    files::remove(&path)?;
-                    continue;
-                }
-                Err(other) => return Err(other),
-            };
             let slot = Slot {
                 entry,
                 sent: None,
                 synced: true,
             };
             pending.slots.insert(slot.entry.tx.txid, slot);
-        }
+            true
+        })?;
+        let mut found = Vec::new();
+        read_each(voids, &VOID_KIND, |void: VoidEntry| {
+            let keep = void.entry.chain == chain && found.len() < VOID_COUNT_MAX;
+            if keep {
+                found.push(void);
+            }
+            keep
+        })?;
+        found.sort_by_key(|void| void.height);
+        pending.void = found.into();
         Ok(pending)
     }
+}
+
+/// Reads the files of a directory, each named by a txid. What cannot be read, and what `keep` refuses, is removed.
+fn read_each<T: DeserializeOwned>(
+    directory: &Path,
+    kind: &Kind,
+    mut keep: impl FnMut(T) -> bool,
+) -> Result<(), WalletError> {
+    for file in std::fs::read_dir(directory).map_err(WalletError::io(directory))? {
+        let path = file.map_err(WalletError::io(directory))?.path();
+        let name = path.file_name().and_then(|n| n.to_str());
+        if name.is_none_or(|n| n.parse::<Txid>().is_err()) {
+            files::remove(&path)?; // the rest of a write that a kill cut short
+            continue;
+        }
+        let kept = match files::read_framed::<T>(&path, kind) {
+            Ok(entry) => entry.is_some_and(&mut keep),
+            Err(error @ WalletError::Corrupt { .. }) => {
+                log::warn!("dropping a payment that cannot be read: {error}");
+                false
+            }
+            Err(other) => return Err(other),
+        };
+        if !kept {
+            files::remove(&path)?;
+        }
+    }
+    Ok(())
 }
 
 fn path(directory: &Path, txid: &Txid) -> PathBuf {

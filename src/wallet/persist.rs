@@ -3,9 +3,10 @@
 //! ```text
 //! NAME/seed          the encrypted seed (keystore)          the only file that cannot be made again
 //! NAME/addresses     keys handed out and prepared, labels   synced before an address is told
-//! NAME/coins         network, height, coins at that height  from time to time
+//! NAME/coins         network, block, coins after it         from time to time
 //! NAME/history/N     pages of decided transactions          before `coins`, so that replaying from it repeats them
 //! NAME/pending/TXID  own transactions under way             before they are sent
+//! NAME/void/TXID     own transactions that cannot happen    when that is decided
 //! ```
 
 use super::addresses::{AddressBook, ChainNodes};
@@ -18,7 +19,7 @@ use super::keystore;
 use super::pending::Pending;
 use super::seed::{Chain, Seed, chain_node};
 use crate::types::address::Network;
-use crate::types::ids::{ChainId, Height, OutPoint};
+use crate::types::ids::{BlockId, ChainId, Height, OutPoint};
 use crate::types::transaction::TxOutput;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -32,14 +33,15 @@ pub const WALLET_COUNT_MAX: usize = 1_000;
 
 const KIND: Kind = Kind {
     magic: b"TIMECOIN",
-    version: 1,
-    payload_bytes_max: 64 + COIN_COUNT_MAX * 128,
+    version: 2,
+    payload_bytes_max: 96 + COIN_COUNT_MAX * 128,
 };
 
 #[derive(Serialize, Deserialize)]
 struct Snapshot {
     chain: ChainId,
     height: Height,
+    block: BlockId,
     coins: Vec<(OutPoint, TxOutput, Height, bool)>,
 }
 
@@ -71,8 +73,13 @@ impl Files {
     pub fn pending(&self) -> PathBuf {
         self.0.join("pending")
     }
+    /// Transactions that can never happen.
+    pub fn void(&self) -> PathBuf {
+        self.0.join("void")
+    }
     fn create_directories(&self) -> Result<(), WalletError> {
         files::create_dir(&self.history())?;
+        files::create_dir(&self.void())?;
         files::create_dir(&self.pending())
     }
 }
@@ -193,7 +200,7 @@ impl Wallet {
             );
         }
         self.history = history;
-        self.pending = Pending::load(&self.files.pending(), self.chain)?;
+        self.pending = Pending::load(&self.files.pending(), &self.files.void(), self.chain)?;
         let snapshot = match files::read_framed::<Snapshot>(&self.files.coins(), &KIND) {
             Ok(snapshot) => snapshot.filter(|s| s.chain == self.chain),
             Err(WalletError::Corrupt { path, reason }) => {
@@ -218,6 +225,7 @@ impl Wallet {
             };
             self.coins = CoinSet::from_snapshot(coins.map(own));
             self.synced = Some(snapshot.height);
+            self.block = snapshot.block;
         }
         Ok(())
     }
@@ -249,6 +257,7 @@ impl Wallet {
         let snapshot = Snapshot {
             chain: self.chain,
             height,
+            block: self.block,
             coins: coins.collect(),
         };
         files::write_framed(&self.files.coins(), &KIND, &snapshot, Sync::System)

@@ -3,7 +3,7 @@
 
 use crate::types::address::Program;
 use crate::types::block::Block;
-use crate::types::ids::{Height, OutPoint, Txid};
+use crate::types::ids::{BlockId, Height, OutPoint, Txid};
 use crate::types::transaction::TxOutput;
 use std::sync::Arc;
 
@@ -36,6 +36,10 @@ pub trait CoinSource {
         after: Option<OutPoint>,
         limit: usize,
     ) -> Result<Vec<SourceCoin>, SourceError>;
+    /// The block decided at a height; `None` above the tip or where its id is not kept.
+    fn block_id(&self, height: Height) -> Result<Option<BlockId>, SourceError>;
+    /// Blocks deeper than this are never taken back.
+    fn reorg_max(&self) -> u64;
     /// A decided block; `None` above the tip or if its body is pruned.
     fn block(&self, height: Height) -> Result<Option<Arc<Block>>, SourceError>;
     /// The height that decided a transaction, if one did.

@@ -260,7 +260,7 @@ impl Wallet {
         };
         self.pending.insert(&self.files.pending(), entry)?;
         self.pending.note_sent(&tx.txid, now.mono);
-        self.reserve(tx);
+        self.reserve(tx, debit);
         Ok(())
     }
 
@@ -281,7 +281,8 @@ impl Wallet {
     /// Forgets a pending transaction and those that build on it; what they spend is free again. Their txids. The
     /// transaction may still become final if others hold it: then it shows up in the history.
     pub fn abandon(&mut self, txid: &Txid) -> Vec<Txid> {
-        self.forget(*txid)
+        let gone = self.forget(*txid).into_iter();
+        gone.map(|entry| entry.tx.txid).collect()
     }
 }
 

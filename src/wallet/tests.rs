@@ -79,7 +79,8 @@ impl Chain {
             parent: BlockId::default(),
             proposer: MasternodeId::default(),
             last_commit_hash: Hash::ZERO,
-            tx_root: Hash::ZERO,
+            // Other transactions, another block.
+            tx_root: transactions.last().map_or(Hash::ZERO, |tx| tx.wtxid.0),
             slot_root: Hash::ZERO,
             validators_hash: Hash::ZERO,
             next_validators_hash: Hash::ZERO,
@@ -114,6 +115,14 @@ impl Chain {
 }
 
 impl CoinSource for Chain {
+    fn block_id(&self, height: Height) -> Result<Option<BlockId>, SourceError> {
+        let block = (height.0 as usize).checked_sub(1);
+        let block = block.and_then(|at| self.blocks.get(at));
+        Ok(block.map(|block| block.id()))
+    }
+    fn reorg_max(&self) -> u64 {
+        1_000
+    }
     fn tip(&self) -> Result<Height, SourceError> {
         Ok(Height(self.blocks.len() as u64))
     }
@@ -314,8 +323,10 @@ fn a_conflict_voids_a_payment_and_what_builds_on_it() {
     let (block, height) = chain.decide(vec![other.clone()]);
     assert_eq!(wallet.observe(&block, height), [other.txid]);
     assert!(wallet.pending().is_empty());
-    assert_eq!(wallet.conflict_of(&parent.txid), Some((other.txid, height)));
-    assert_eq!(wallet.conflict_of(&child.txid), Some((other.txid, height)));
+    for gone in [&parent, &child] {
+        let void = wallet.void(&gone.txid).unwrap();
+        assert_eq!((void.by, void.height), (other.txid, height));
+    }
     let left = 1_000_000 - 600_000 - 238 - 5;
     assert_eq!(wallet.balance().confirmed, Amount(left));
     assert_eq!(
@@ -506,4 +517,78 @@ fn wallets_have_plain_names_and_are_never_overwritten() {
     assert!(wallet.backup(&to).is_err());
     let missing = Wallet::open(&scratch.0.join("none"), NET, chain_id());
     assert_eq!(missing.err().unwrap().code(), -18);
+}
+
+#[test]
+fn what_a_fork_takes_back_waits_again_until_it_is_decided_or_void() {
+    let scratch = Scratch::new();
+    let (mut wallet, dir, program) = fresh(&scratch, "");
+    let mut chain = Chain::funded(program, &[1_000_000, 700_000]);
+    wallet.attach(&chain).unwrap();
+    let kept = send(&mut wallet, 600_000);
+    let (block, height) = chain.decide(vec![kept.clone()]);
+    wallet.observe(&block, height);
+    wallet.flush().unwrap();
+    // The branch that is lost: a payment of ours, one to us that holds on both branches, one to us that does not.
+    let own = send(&mut wallet, 500_000);
+    let (good, bad) = (gift(5_000, program, 8), gift(9_000, program, 9));
+    let lost = vec![own.clone(), good.clone(), bad.clone()];
+    let common = chain.blocks.clone();
+    let (block, height) = chain.decide(lost.clone());
+    wallet.observe(&block, height);
+    wallet.flush().unwrap();
+    let balance = wallet.balance();
+    drop(wallet);
+    // Twice: the first start is killed before it has written anything.
+    chain.blocks = common;
+    for _ in 0..2 {
+        let mut wallet = Wallet::open(&dir, NET, chain_id()).unwrap();
+        wallet.take_back(&chain, &lost).unwrap();
+        wallet.attach(&chain).unwrap();
+        assert!(wallet.history().get(&kept.txid).is_some(), "still final");
+        for tx in &lost {
+            assert!(wallet.history().get(&tx.txid).is_none(), "final no more");
+            assert!(
+                wallet.pending_entry(&tx.txid).is_some(),
+                "and not forgotten"
+            );
+        }
+        let now = wallet.balance();
+        assert!(
+            now.confirmed.0 + now.unconfirmed.0 + 14_000 == balance.confirmed.0,
+            "what others pay us is no money until it is final: {now:?} {balance:?}"
+        );
+    }
+    // The branch that stays spends what `bad` spends.
+    let mut wallet = Wallet::open(&dir, NET, chain_id()).unwrap();
+    wallet.take_back(&chain, &lost).unwrap();
+    wallet.attach(&chain).unwrap();
+    let theft = gift(9_000, stranger(), 9);
+    let decided = vec![theft.clone(), own.clone(), good.clone()];
+    let (block, height) = chain.decide(decided);
+    assert_eq!(wallet.observe(&block, height), [own.txid, good.txid]);
+    wallet.flush().unwrap();
+    drop(wallet);
+    let mut wallet = Wallet::open(&dir, NET, chain_id()).unwrap();
+    wallet.take_back(&chain, &lost).unwrap();
+    wallet.attach(&chain).unwrap();
+    assert!(wallet.pending().is_empty());
+    assert_eq!(wallet.history().get(&own.txid).unwrap().height, height);
+    let void = wallet.void(&bad.txid).expect("remembered over restarts");
+    assert_eq!((void.by, void.entry.credit), (theft.txid, Amount(9_000)));
+    assert_eq!(wallet.balance().confirmed.0, balance.confirmed.0 - 9_000);
+    // A wallet that was off during the fork: its last block is not on the chain.
+    let behind = Chain {
+        blocks: chain.blocks[..1].to_vec(),
+        genesis: chain.genesis.clone(),
+        pruned: false,
+    };
+    let mut longer = behind;
+    longer.decide(vec![gift(1, stranger(), 7)]);
+    longer.decide(vec![own.clone()]);
+    let mut wallet = Wallet::open(&dir, NET, chain_id()).unwrap();
+    wallet.take_back(&longer, &lost).unwrap();
+    wallet.attach(&longer).unwrap();
+    assert_eq!(wallet.history().get(&own.txid).unwrap().height, Height(3));
+    assert!(wallet.history().get(&good.txid).is_none());
 }

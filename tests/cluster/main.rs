@@ -2,6 +2,8 @@
 
 mod bad_input;
 mod crash;
+mod fork;
+mod forked;
 mod load;
 mod masternode;
 mod network;

@@ -37,15 +37,19 @@ pub(super) fn take_back(
         crate::node::files::write_private(&file, &bytes)?;
         opened.ledger.rewind(to)?;
     }
-    let Ok(bytes) = std::fs::read(&file) else {
-        return Ok(Vec::new());
-    };
+    Ok(taken_back(opened, limits).unwrap_or_default())
+}
+
+/// The payments of the blocks that the last fork took back here; `None` if none ever did.
+pub(super) fn taken_back(opened: &Opened, limits: MempoolLimits) -> Option<Vec<Tx>> {
+    let file = opened.datadir.taken_back();
+    let bytes = std::fs::read(&file).ok()?;
     let bound = limits.bytes.max(bytes.len()) + super::threads::SAVED_FRAMING;
-    match decode_saved(&bytes, bound, chain) {
-        Ok(saved) => Ok(saved.into_iter().map(|saved| saved.tx).collect()),
+    match decode_saved(&bytes, bound, opened.genesis.chain_id()) {
+        Ok(saved) => Some(saved.into_iter().map(|saved| saved.tx).collect()),
         Err(error) => {
             log::warn!("{}: {error}", file.display());
-            Ok(Vec::new())
+            None
         }
     }
 }

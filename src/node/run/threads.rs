@@ -3,7 +3,7 @@
 use super::RunError;
 use super::open::Opened;
 use super::site::{Site, Wires};
-use super::takeback::take_back;
+use super::takeback::{take_back, taken_back};
 use crate::base::time::Now;
 use crate::ledger::mempool::{MempoolLimits, decode_saved};
 use crate::net::{HttpToken, NetConfig, NetError, NodeIdentity, Reactor, WakeHandle};
@@ -311,6 +311,7 @@ pub(super) fn start(config: &Config, mut opened: Opened) -> Result<Running, RunE
     let addresses = reactor.local_addrs();
     let (mut replica, mut first) = start_replica(config, &mut opened, limits, clock)?;
     first.extend(saved_mempool(&opened, limits, &mut replica, clock)?);
+    let returned = taken_back(&opened, limits);
     let (durable, info) = (opened.ledger.tip(), replica.consensus(clock.now()));
     let view = view_of(&replica, &info, Parts::first(durable, limits));
     let site = Site {
@@ -322,7 +323,7 @@ pub(super) fn start(config: &Config, mut opened: Opened) -> Result<Running, RunE
         pool: verification_pool(config, &mut crew)?,
         stopping: Arc::default(),
         restart: Arc::default(),
-        wallets: wallets::load(config, &opened.datadir, &opened.ledger)?,
+        wallets: wallets::load(config, &opened.datadir, &opened.ledger, returned.as_deref())?,
         limits,
         durable,
         wires: Wires::new(),

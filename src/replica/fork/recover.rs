@@ -92,13 +92,17 @@ impl Replica {
             stated: case.stated(attempt, block),
         };
         let needed = Power(2 * (total.0 - guilty.0) / 3);
+        let [one, other] = case.proof.blocks();
+        let word = format!(
+            "operators must agree on ONE branch and run 'timed recover --branch {one} --i-know' or 'timed recover --branch {other} --i-know' on masternodes with more than {needed} power that are not among the culprits"
+        );
         let advice = match (&case.culprits, case.missing) {
             (None, Some((at, block))) => format!(
-                "asking peers for the prevotes of round {at} for block {block}, which name the culprits; if nobody has them, operators must agree on a branch and run 'timed recover --branch ID' on more than 2/3 of the masternodes"
+                "asking peers for the prevotes of round {at} for block {block}, which name the culprits; if nobody has them, {word}"
             ),
-            (None, None) => "the culprits cannot be proved: operators must agree on a branch and run 'timed recover --branch ID' on more than 2/3 of the masternodes".into(),
+            (None, None) => format!("the culprits cannot be proved: {word}"),
             (Some(_), _) => format!(
-                "waiting for statements for one branch with more than {needed} power; if the members are split, operators must agree on a branch and run 'timed recover --branch ID' on masternodes with that power"
+                "waiting for statements for one branch with more than {needed} power; if the members are split, {word}"
             ),
         };
         Some(ForkInfo {

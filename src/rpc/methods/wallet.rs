@@ -169,7 +169,8 @@ pub const METHODS: &[MethodSpec] = &[
         name: "gettransaction",
         category: Category::Wallet,
         summary: "A payment of this wallet.",
-        details: "",
+        details: "One that a fork took back (B6) is not final and has no confirmations until it is decided again; walletconflicts names the \
+                  decided transaction that made it impossible, if one did.",
         args: &[
             required("txid", ArgKind::Hex, "The transaction's id."),
             optional("include_watchonly", ArgKind::Boolean, "false", OLD),
@@ -467,7 +468,8 @@ struct Remembered {
 }
 
 fn remembered(wallet: &Wallet, txid: &Txid) -> Option<Remembered> {
-    if let Some(entry) = wallet.pending_entry(txid) {
+    let void = wallet.void(txid).map(|void| &void.entry);
+    if let Some(entry) = wallet.pending_entry(txid).or(void) {
         return Some(Remembered {
             time: entry.created,
             debit: entry.debit,
@@ -530,8 +532,8 @@ fn gettransaction(call: &Call<'_>, args: &Args) -> Result<Reply, RpcError> {
     let tx = tx.ok_or_else(|| Call::not_kept("Transaction"))?;
     let fee = i128::from(known.fee.unwrap_or_default().0);
     let net = i128::from(known.credit.0) - i128::from(known.debit.0) + fee;
-    let conflict = wallet.conflict_of(&txid);
-    let conflicts: Vec<String> = conflict.iter().map(|(by, _)| by.to_string()).collect();
+    let conflict = wallet.void(&txid);
+    let conflicts: Vec<String> = conflict.iter().map(|void| void.by.to_string()).collect();
     let mut out = json!({
         "amount": signed_amount_json(net),
         "confirmations": 0,

@@ -1,0 +1,228 @@
+//! What real processes do about a fork (B6): it ends by itself, or the operators end it, and nobody honest pays for it.
+
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::forked::{Forked, Parts, finality};
+use crate::support::{Cluster, Node, time_cli, timed, wait_until};
+
+/// The words of systemd's socket that are heard.
+struct Systemd(UnixDatagram);
+
+impl Systemd {
+    fn new(path: &Path) -> Systemd {
+        let socket = UnixDatagram::bind(path).expect("a socket");
+        socket.set_nonblocking(true).expect("asked");
+        Systemd(socket)
+    }
+
+    /// How often `word` was said since the last call.
+    fn heard(&self, word: &str) -> usize {
+        let (mut buffer, mut count) = ([0; 4096], 0);
+        while let Ok(size) = self.0.recv(&mut buffer) {
+            let text = String::from_utf8_lossy(&buffer[..size]).into_owned();
+            count += text.lines().filter(|line| *line == word).count();
+        }
+        count
+    }
+}
+
+/// What `timed recover` says and how it ends, run on a node's directory.
+fn recover(node: &Node, words: &[&str]) -> (Option<i32>, String) {
+    let command = timed()
+        .arg("recover")
+        .args(words)
+        .args(["--datadir", &node.dir.to_string_lossy()])
+        .args(["--config", &node.config()])
+        .output()
+        .expect("timed starts");
+    let said = [command.stdout, command.stderr].concat();
+    (
+        command.status.code(),
+        String::from_utf8_lossy(&said).into_owned(),
+    )
+}
+
+/// The command for a branch as the node's advice prints it.
+fn advised(node: &Node, branch: &str) -> Vec<String> {
+    let fork = node.call("getforkinfo", json!([]));
+    let advice = fork["advice"].as_str().expect("text").to_owned();
+    let commands = advice
+        .split('\'')
+        .filter(|part| part.starts_with("timed recover "));
+    let found = commands
+        .map(str::to_owned)
+        .find(|part| part.contains(branch));
+    let found = found.unwrap_or_else(|| panic!("no command for {branch}: {advice}"));
+    found
+        .split_whitespace()
+        .skip(2)
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Runs the advised command; it must succeed.
+fn agree(node: &Node, branch: &str) -> String {
+    let words = advised(node, branch);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let (code, said) = recover(node, &words);
+    assert_eq!(code, Some(0), "{said}");
+    said
+}
+
+/// Mistakes with `timed recover` are named and change nothing.
+fn assert_mistakes_change_nothing(net: &Forked, branch: &str) {
+    let node = &net.cluster.nodes[0];
+    let open = || {
+        let fork = node.call("getforkinfo", json!([]));
+        assert_eq!(fork["status"], "open");
+        (fork["branches"].clone(), fork["attempt"].clone())
+    };
+    let before = open();
+    let zero = "0".repeat(64);
+    let culprit = &net.cluster.nodes[net.parts.both[0]];
+    let alone = Cluster::make(1);
+    alone.nodes[0].start();
+    alone.nodes[0].await_ready();
+    let refused = |node: &Node, words: &[&str], why: &str| {
+        let (code, said) = recover(node, words);
+        assert!(
+            code.is_some_and(|code| code != 0) && said.contains(why),
+            "{words:?}: {code:?} {said}"
+        );
+    };
+    refused(node, &[], "--branch");
+    refused(node, &["--branch", branch], "--i-know");
+    refused(node, &["--branch", "12", "--i-know"], "length 64");
+    refused(
+        node,
+        &["--branch", &zero, "--i-know"],
+        "neither of the two blocks",
+    );
+    refused(culprit, &["--branch", branch, "--i-know"], "states nothing");
+    refused(
+        &alone.nodes[0],
+        &["--branch", branch, "--i-know"],
+        "no open fork",
+    );
+    alone.nodes[0].kill();
+    refused(&alone.nodes[0], &["--branch", branch, "--i-know"], "timed");
+    assert_eq!(open(), before, "nothing was stated");
+}
+
+#[test]
+fn a_split_waits_for_operators_and_goes_on_where_they_agree() {
+    let parts = Parts {
+        first: vec![0, 1],
+        second: vec![2, 3],
+        both: vec![4, 5, 6],
+    };
+    let net = Forked::make(&[1_000; 7], parts, &[]);
+    let nodes = &net.cluster.nodes;
+    net.join();
+    let fork = net.await_known();
+    let stays = fork["held"].as_str().expect("the own branch").to_owned();
+    let tips: Vec<u64> = net.honest().map(Node::height).collect();
+    for node in net.honest() {
+        let (status, reasons) = node.health();
+        assert!(status == 503 && reasons.contains("FORK"), "{reasons}");
+        let own = node.call("masternode", json!(["status"]));
+        assert_eq!(own["able_to_sign"], false, "nothing is signed: {own}");
+    }
+    assert_mistakes_change_nothing(&net, &stays);
+
+    // Two of the three that are needed say it, and go down; the third gives its own branch up.
+    for node in [&nodes[0], &nodes[1]] {
+        let said: Value = serde_json::from_str(&agree(node, &stays)).expect("JSON for a pipe");
+        assert_eq!(said["attempt"], 1, "operators meet in one attempt: {said}");
+    }
+    let stated = |node: &Node| {
+        let fork = node.call("getforkinfo", json!([]));
+        let branches = fork["branches"].as_array().expect("a list").clone();
+        let of = branches.iter().find(|b| b["block"] == json!(stays));
+        of.and_then(|branch| branch["stated"].as_u64()).unwrap_or(0)
+    };
+    for node in [&nodes[2], &nodes[3]] {
+        wait_until("the word goes round", || stated(node) == 2_000);
+    }
+    let now: Vec<u64> = net.honest().map(Node::height).collect();
+    assert_eq!(now, tips, "nothing is decided while the fork is open");
+    nodes[0].kill();
+    nodes[1].kill();
+    agree(&nodes[3], &stays);
+    for node in [&nodes[2], &nodes[3]] {
+        wait_until("the fork has ended", || {
+            let fork = node.try_call("getforkinfo", json!([]));
+            fork.is_ok_and(|fork| fork["status"] == "ended")
+        });
+    }
+    // The branch that stays is on no node that runs: what was taken back waits.
+    let merchant = &nodes[2];
+    wait_until("undone payments wait again", || {
+        let states = [&net.second, &net.spent_again].map(|paid| {
+            let state = merchant.try_call("gettransactionfinality", json!([paid.txid]));
+            state.is_ok_and(|state| state["state"] == "pending")
+        });
+        states == [true, true]
+    });
+    for paid in [&net.second, &net.spent_again] {
+        let shown = merchant.call("gettransaction", json!([paid.txid]));
+        assert_eq!(shown["final"], false, "{shown}");
+        assert_eq!(shown["confirmations"], 0, "{shown}");
+        assert_eq!(shown["walletconflicts"], json!([]), "{shown}");
+    }
+    let kept = finality(merchant, &net.before.txid);
+    assert_eq!(kept["final"], true, "below the fork nothing moves: {kept}");
+
+    net.join();
+    net.assert_recovered(&net.first, &net.second);
+    net.assert_cheated(merchant);
+    let (code, said) = recover(&nodes[0], &["--branch", &stays, "--i-know"]);
+    assert!(code != Some(0) && said.contains("no open fork"), "{said}");
+}
+
+#[test]
+fn a_fork_ends_by_itself_and_costs_the_honest_nothing() {
+    let parts = Parts {
+        first: vec![0, 1, 2],
+        second: vec![3],
+        both: vec![4, 5],
+    };
+    let net = Forked::make(&[1_000, 1_000, 1_000, 1_000, 3_000, 3_000], parts, &[]);
+    let loser = &net.cluster.nodes[3];
+    assert_eq!(loser.stop(), Some(0), "a clean stop");
+    let socket = net.cluster.dir.path().join("n");
+    let systemd = Systemd::new(&socket);
+    let mut command = timed();
+    command.args(["--config", &loser.config(), "--log", "info"]);
+    command.env("NOTIFY_SOCKET", &socket);
+    loser.start_as(command);
+    loser.await_ready();
+    wait_until("systemd hears that it is ready", || {
+        systemd.heard("READY=1") == 1
+    });
+    let pid = loser.pid();
+
+    net.join();
+    wait_until(
+        "the loser starts again in place, and says READY again",
+        || {
+            loser.assert_runs();
+            systemd.heard("READY=1") == 1
+        },
+    );
+    assert_eq!(loser.pid(), pid, "the same process");
+    net.await_known();
+    net.assert_recovered(&net.first, &net.second);
+    assert!(loser.logged().contains("are taken back"), "undo and replay");
+
+    let shown = time_cli(&["--datadir", &loser.dir.to_string_lossy(), "getforkinfo"]);
+    let shown: Value = serde_json::from_slice(&shown.stdout).expect("JSON");
+    let returned = shown["returned"].as_array().expect("a list");
+    assert!(returned.contains(&net.second.txid), "listed: {shown}");
+    net.assert_cheated(loser);
+    let kept = loser.call("gettransaction", json!([net.second.txid]));
+    assert_eq!(kept["final"], true, "{kept}");
+}
