@@ -245,7 +245,7 @@ impl World {
             Some(adversary) => {
                 let tools = Tools {
                     operator: node.operator.as_ref(),
-                    chain: self.genesis.chain_id(),
+                    chain: self.chain,
                     rng: &mut node.rng,
                 };
                 adversary.outgoing(tools, to, message)

@@ -80,14 +80,13 @@ impl World {
 
     /// What a node lets itself hear of a frame: all of it, if it is honest.
     fn heard(&mut self, i: usize, message: Message) -> Option<Message> {
-        let chain = self.genesis.chain_id();
         let node = &mut self.nodes[i];
         let Some(adversary) = node.adversary.as_mut() else {
             return Some(message);
         };
         let tools = Tools {
             operator: node.operator.as_ref(),
-            chain,
+            chain: self.chain,
             rng: &mut node.rng,
         };
         adversary.incoming(tools, message)

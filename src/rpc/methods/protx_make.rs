@@ -267,14 +267,16 @@ pub fn register_fund(call: &Call<'_>, args: &Args) -> Result<Reply, RpcError> {
     finish(call, draft, args.boolean(8, true))
 }
 
-/// An Update or Unregister of a registered masternode, signed by its owner.
+/// An Update or Unregister of a registered masternode, signed by its owner. Argument `fee_at` names whose coins pay the fee,
+/// the one after it whether to submit.
 fn change(
     call: &Call<'_>,
+    args: &Args,
     id: MasternodeId,
     (kind, payload, auth): (TxKind, Vec<u8>, usize),
-    fee_from: Option<Program>,
-    submit: bool,
+    fee_at: usize,
 ) -> Result<Reply, RpcError> {
+    let fee_from = fee_source(call, args, fee_at)?;
     let owner = masternode(call, &id)?.entry.owner;
     wallet(call)?;
     let draft = RegistryDraft {
@@ -286,7 +288,7 @@ fn change(
         fee_from,
     };
     let draft = draft_of(call, funded(call, &draft)?, Some(owner))?;
-    finish(call, draft, submit)
+    finish(call, draft, args.boolean(fee_at + 1, true))
 }
 
 /// protx update_service.
@@ -301,13 +303,7 @@ pub fn update_service(call: &Call<'_>, args: &Args) -> Result<Reply, RpcError> {
         endpoint: Some(endpoint(args.text(1))?),
     };
     let body = (TxKind::Update, encoded(&update), 1);
-    change(
-        call,
-        id,
-        body,
-        fee_source(call, args, 4)?,
-        args.boolean(5, true),
-    )
+    change(call, args, id, body, 4)
 }
 
 /// protx update_registrar.
@@ -339,13 +335,7 @@ pub fn update_registrar(call: &Call<'_>, args: &Args) -> Result<Reply, RpcError>
         encoded(&update),
         1 + usize::from(operator.is_some()),
     );
-    change(
-        call,
-        id,
-        body,
-        fee_source(call, args, 4)?,
-        args.boolean(5, true),
-    )
+    change(call, args, id, body, 4)
 }
 
 /// protx revoke.
@@ -356,13 +346,7 @@ pub fn revoke(call: &Call<'_>, args: &Args) -> Result<Reply, RpcError> {
         return Err(RpcError::parameter(format!("{id} is already leaving")));
     }
     let body = (TxKind::Unregister, encoded(&Unregister { id }), 1);
-    change(
-        call,
-        id,
-        body,
-        fee_source(call, args, 3)?,
-        args.boolean(4, true),
-    )
+    change(call, args, id, body, 3)
 }
 
 /// protx sign.

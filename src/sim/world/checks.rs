@@ -57,24 +57,20 @@ impl World {
         )))
     }
 
-    /// Every container of every honest node within its bound (B2).
-    pub(in crate::sim) fn check_sizes(&mut self) {
-        let mut over = None;
-        for node in self.nodes.iter().filter(|n| n.is_honest()) {
-            let Some(running) = &node.running else {
-                continue;
-            };
-            let sizes = [
-                running.replica.sizes(),
-                running.sync.sizes(),
-                running.p2p.sizes(),
-            ];
-            let mut sizes = sizes.into_iter().flatten();
-            over = over.or(sizes
-                .find(|size| size.held > size.bound)
-                .map(|size| (node.index, size)));
-        }
-        if let Some((i, size)) = over {
+    /// Every container of node `i`, if it is honest, within its bound (B2).
+    pub(in crate::sim) fn check_sizes(&mut self, i: usize) {
+        let Some(running) = &self.nodes[i].running else {
+            return;
+        };
+        let sizes = [
+            running.replica.sizes(),
+            running.sync.sizes(),
+            running.p2p.sizes(),
+        ];
+        let mut sizes = sizes.into_iter().flatten();
+        if let Some(size) = sizes.find(|size| size.held > size.bound)
+            && self.nodes[i].is_honest()
+        {
             self.fail(format!(
                 "B2: node {i} holds {} of '{}', the bound is {}",
                 size.held, size.name, size.bound

@@ -126,8 +126,8 @@ pub struct Report {
     pub log: (u64, u64),
 }
 
-/// Events between looks at the size of everything.
-const SIZES_EVERY: u64 = 512;
+/// Events between looks at the sizes of a node, one after the other.
+const SIZES_EVERY: u64 = 32;
 /// An event and when it happens; of equal times the one that was planned first.
 struct Queued {
     at: u64,
@@ -181,6 +181,8 @@ pub struct World {
     pub(super) dice: Rng,
     pub(super) validators: Arc<ValidatorSet>,
     pub(super) genesis: Genesis,
+    /// Hashed once: a genesis is long.
+    pub(super) chain: ChainId,
     pub(super) options: Options,
     log: Log,
     pub(super) broken: Option<String>,
@@ -215,6 +217,7 @@ impl World {
             faults: options.faults,
             dice,
             validators: state.validators.clone(),
+            chain: genesis.chain_id(),
             genesis,
             log: Log::new(options.keep_log),
             options,
@@ -314,7 +317,8 @@ impl World {
             self.events += 1;
             self.happen(event);
             if self.events.is_multiple_of(SIZES_EVERY) {
-                self.check_sizes();
+                let turn = self.events / SIZES_EVERY % self.nodes.len() as u64;
+                self.check_sizes(turn as usize);
             }
             if let Some(what) = self.broken.take() {
                 return Err(self.violation(what));
