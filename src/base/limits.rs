@@ -89,6 +89,10 @@ pub const VOTES_PER_FRAME: usize = 64;
 pub const HEARTBEATS_PER_FRAME: usize = 64;
 /// Pieces of evidence a node keeps for slot blocks: as many as one block takes.
 pub const EVIDENCE_KEPT_COUNT_MAX: usize = EVIDENCE_COUNT_MAX;
+/// Decided heights whose votes are kept for evidence of what comes late; the oldest go first.
+pub const LATE_HEIGHT_COUNT_MAX: usize = 8;
+/// Votes of those heights, about 200 B each; the oldest heights go first.
+pub const LATE_VOTE_COUNT_MAX: usize = 16_384;
 /// Transactions in one frame.
 pub const TXS_PER_FRAME: usize = 1_024;
 /// Addresses in one Peers frame.

@@ -1,7 +1,6 @@
 //! What a voter's or leader's own messages prove against it (M7, S6). Input: messages whose signatures hold. Output:
 //! evidence that names the key which signed both. Never: a judgement; the ledger judges.
 
-use crate::consensus::tally::Tally;
 use crate::types::ids::MasternodeId;
 use crate::types::masternode::{Evidence, Offence};
 use crate::types::validators::ValidatorSet;
@@ -28,10 +27,14 @@ pub fn proposals(set: &ValidatorSet, a: SignedProposal, b: SignedProposal) -> Op
     against(set, first.proposer, Offence::Proposals(first, second))
 }
 
-/// S6: whether `vote` and another one that the tally holds of its voter are amnesia, no matter which came first: a
+/// S6: whether `vote` and another one that is held of its voter at this height are amnesia, no matter which came first: a
 /// precommit for X in r, and a prevote for Y != X in s > r with a valid round below r.
-pub fn amnesia(set: &ValidatorSet, tally: &Tally, vote: &Vote) -> Option<Evidence> {
-    let pair = tally.of_voter(&vote.voter).find_map(|held| {
+pub fn amnesia<'a>(
+    set: &ValidatorSet,
+    mut held: impl Iterator<Item = &'a Vote>,
+    vote: &Vote,
+) -> Option<Evidence> {
+    let pair = held.find_map(|held| {
         let (precommit, prevote) = match vote.body.step {
             VoteStep::Precommit => (vote, held),
             VoteStep::Prevote => (held, vote),

@@ -408,7 +408,8 @@ impl Machine {
 
     fn accuse_of_amnesia(&self, vote: &Vote, out: &mut Vec<Output>) {
         let here = (vote.body.height, vote.body.era) == (self.ctx.height, self.ctx.era);
-        let found = here.then(|| evidence::amnesia(&self.ctx.set, &self.tally, vote));
+        let held = self.tally.of_voter(&vote.voter);
+        let found = here.then(|| evidence::amnesia(&self.ctx.set, held, vote));
         out.extend(found.flatten().map(|e| Output::Evidence(Box::new(e))));
     }
 
@@ -520,7 +521,7 @@ impl Machine {
         self.ctx.height
     }
     /// Who decides the height.
-    pub fn set(&self) -> &ValidatorSet {
+    pub fn set(&self) -> &Arc<ValidatorSet> {
         &self.ctx.set
     }
     /// Era and current round.

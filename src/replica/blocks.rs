@@ -504,6 +504,7 @@ impl Replica {
         self.out.push(Effect::WriteLedger(decided.clone()));
         self.note_decided(&certificate);
         self.move_to(now, &decided);
+        self.watch_decided(&decided, synced);
         let since_parent_us = now.mono.since(self.height.since);
         let next = HeightWork::new(&self.state, self.guard.me(), self.rules, now.mono);
         self.height = next;

@@ -4,6 +4,7 @@
 //! Nothing is kept or told that the ledger would not punish now, with both signatures checked: nobody is accused by hearsay.
 
 use crate::base::limits::EVIDENCE_KEPT_COUNT_MAX;
+use crate::ledger::decided::DecidedBlock;
 use crate::ledger::evidence::judge_next;
 use crate::p2p::messages::{Message, PeerId};
 use crate::replica::io::*;
@@ -11,6 +12,7 @@ use crate::replica::machine::Replica;
 use crate::replica::record::Record;
 use crate::types::ids::*;
 use crate::types::masternode::Evidence;
+use crate::types::vote::Vote;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -45,8 +47,30 @@ impl Replica {
         }
     }
 
-    /// Evidence of a peer: new, and something the ledger would punish?
-    pub(super) fn evidence_frame(&mut self, peer: PeerId, evidence: Box<Evidence>) {
+    /// A height is decided: who precommitted something else here than the certificate or the next block's last_commit shows?
+    pub(super) fn watch_decided(&mut self, decided: &DecidedBlock, synced: bool) {
+        let (header, certificate) = (&decided.block.header, &decided.certificate);
+        let parent = Height(header.height.0.saturating_sub(1));
+        let mut found = self.late.last_commit(parent, &decided.block.last_commit);
+        if !synced {
+            let engine = &self.height.engine;
+            let of = (header.branch, engine.at().era, engine.set().clone());
+            found.extend(self.late.keep(engine.tally(), of, certificate.clone()));
+        }
+        for evidence in found {
+            self.evidence_told(None, Box::new(evidence));
+        }
+    }
+
+    /// A vote of a height that is over: whatever it is, it counts for nothing but evidence.
+    pub(super) fn late_vote(&mut self, peer: PeerId, vote: &Vote) {
+        if let Some(evidence) = self.late.vote(vote) {
+            self.evidence_told(Some(peer), Box::new(evidence));
+        }
+    }
+
+    /// Evidence of a peer, or what this node makes of a vote that came late: new, and something the ledger would punish?
+    pub(super) fn evidence_told(&mut self, peer: Option<PeerId>, evidence: Box<Evidence>) {
         let offender = evidence.offender;
         if self.accused.held.contains_key(&offender) || self.accused.checking.contains(&offender) {
             return;
@@ -62,17 +86,21 @@ impl Replica {
     }
 
     /// The signatures of a peer's evidence were checked.
-    pub(super) fn evidence_checked(&mut self, peer: PeerId, evidence: Box<Evidence>, good: bool) {
+    pub(super) fn evidence_checked(
+        &mut self,
+        peer: Option<PeerId>,
+        evidence: Box<Evidence>,
+        good: bool,
+    ) {
         self.accused.checking.remove(&evidence.offender);
         if !good {
             // It names its key itself, so this is nobody's error but that of who did not look.
-            let fault = Effect::Fault(peer, "evidence with a bad signature");
-            return self.out.push(fault);
+            return self.blame(peer, "evidence with a bad signature");
         }
         let known = self.accused.held.contains_key(&evidence.offender);
         // A slot block may have come in between.
         if !known && judge_next(&self.state, &evidence).is_ok() {
-            self.keep_evidence(evidence, Some(peer));
+            self.keep_evidence(evidence, peer);
         }
     }
 

@@ -8,6 +8,7 @@ use crate::consensus::messages::Input;
 use crate::crypto::verify::Verified;
 use crate::ledger::coins::{CoinView, ViewError};
 use crate::p2p::messages::{Message, PeerId, Status, VoteBitmap};
+use crate::replica::guard::known_decided;
 use crate::replica::io::*;
 use crate::replica::machine::{AHEAD_BYTES_MAX, AHEAD_FRAME_COUNT_MAX, Replica};
 use crate::replica::record::{Position, Step};
@@ -69,6 +70,9 @@ impl Replica {
         if let Some(masternode) = known.masternode {
             self.clock.told(masternode, status.clock, now);
             if self.guard.me() != Some(masternode) {
+                let decided = known_decided(status.height, status.voted);
+                let here = status.era >= self.state.era();
+                self.guard.decided_by(masternode, here.then_some(decided));
                 self.guard.tip_of(masternode, status.height, status.voted);
                 let (era, height) = (self.state.era(), self.state.height());
                 self.guard.advance(era, height, &self.state.deciders());
@@ -210,6 +214,7 @@ impl Replica {
                 continue;
             }
             if vote.body.height != height && !own {
+                self.late_vote(peer, &vote);
                 continue;
             }
             let Some(member) = set.get(&vote.voter) else {

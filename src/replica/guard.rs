@@ -29,6 +29,11 @@ pub enum Refusal {
         /// Power still missing.
         missing: u64,
     },
+    /// The first message after a start would be about a height that others have decided (B7 step 2).
+    #[error(
+        "masternodes with more than a third of the power have decided height {0}: it is fetched before anything is signed"
+    )]
+    Decided(Height),
     /// B7 step 3.
     #[error("signer state is unsure ({reason}): {progress}")]
     Unsure {
@@ -65,6 +70,8 @@ pub struct Guard {
     trust: Trust,
     exchanged: BTreeSet<MasternodeId>,
     cleared: bool,
+    /// Masternodes that are connected, and the greatest height each says is decided.
+    decided: BTreeMap<MasternodeId, Height>,
     tips: BTreeMap<MasternodeId, Height>,
     stopped: Option<String>,
     doubt: Option<String>,
@@ -87,6 +94,7 @@ impl Guard {
             trust,
             exchanged,
             cleared: false,
+            decided: BTreeMap::new(),
             tips,
             stopped: None,
             doubt: None,
@@ -176,18 +184,7 @@ impl Guard {
         }
         match &self.trust {
             Trust::Sure if self.cleared => Ok(()),
-            Trust::Sure => {
-                let heard = Power(own.0 + self.power_of(self.exchanged.iter(), set));
-                match is_quorum(heard, set.total()) {
-                    true => Ok(()),
-                    false => {
-                        let wanted = 2 * set.total().0 / 3 + 1;
-                        Err(Refusal::Exchange {
-                            missing: wanted.saturating_sub(heard.0),
-                        })
-                    }
-                }
-            }
+            Trust::Sure => self.first_message(height, own, set),
             Trust::Asking(reason) => {
                 let heard = self.power_of(self.tips.keys(), set);
                 let progress = format!(
@@ -209,6 +206,25 @@ impl Guard {
         }
     }
 
+    /// B7 step 2: after a start nothing is signed before validators that hold a quorum together with this one have said which
+    /// votes of this key they hold, and nothing at a height that is over: votes of it may be held by nobody any more, so
+    /// that the exchange could not show them. Of more than a third one is honest and has the block, and sync takes this
+    /// node past it; fewer may lie, and could silence it for ever.
+    fn first_message(&self, height: Height, own: Power, set: &ValidatorSet) -> Result<(), Refusal> {
+        let heard = Power(own.0 + self.power_of(self.exchanged.iter(), set));
+        if !is_quorum(heard, set.total()) {
+            let wanted = 2 * set.total().0 / 3 + 1;
+            let missing = wanted.saturating_sub(heard.0);
+            return Err(Refusal::Exchange { missing });
+        }
+        let past = self.decided.iter().filter(|(_, tip)| **tip >= height);
+        let past = Power(self.power_of(past.map(|(id, _)| id), set));
+        match is_over_third(past, set.total()) {
+            true => Err(Refusal::Decided(height)),
+            false => Ok(()),
+        }
+    }
+
     fn power_of<'a>(&self, ids: impl Iterator<Item = &'a MasternodeId>, set: &ValidatorSet) -> u64 {
         let others = ids.filter(|id| Some(**id) != self.me);
         others.filter_map(|id| set.get(id)).map(|v| v.power.0).sum()
@@ -223,6 +239,20 @@ impl Guard {
         self.cleared = true;
         self.high_water = Some(position);
         Ok(())
+    }
+
+    /// A masternode that is connected says up to which height everything is decided; `None`: it is gone, or stands in an
+    /// older era, whose heights may be taken back.
+    pub fn decided_by(&mut self, masternode: MasternodeId, height: Option<Height>) {
+        match height {
+            Some(height) => drop(self.decided.insert(masternode, height)),
+            None => drop(self.decided.remove(&masternode)),
+        }
+    }
+
+    /// How many masternodes have said where they stand.
+    pub fn reports(&self) -> usize {
+        self.decided.len()
     }
 
     /// A masternode has said which vote of this key it holds (B7 step 2).
@@ -251,8 +281,9 @@ impl Guard {
     /// because the height below was decided, even if it has lost that block since.
     pub fn tip_of(&mut self, masternode: MasternodeId, height: Height, voted: Height) {
         if matches!(self.trust, Trust::Asking(_)) {
-            let known = height.max(Height(voted.0.saturating_sub(1)));
-            self.tips.entry(masternode).or_insert(known);
+            self.tips
+                .entry(masternode)
+                .or_insert(known_decided(height, voted));
         }
     }
 
@@ -298,6 +329,11 @@ impl Guard {
             }
         }
     }
+}
+
+/// The greatest height that a masternode knows is decided: it voted above it, even if it has lost that block since.
+pub(super) fn known_decided(height: Height, voted: Height) -> Height {
+    height.max(Height(voted.0.saturating_sub(1)))
 }
 
 #[cfg(test)]
@@ -363,6 +399,55 @@ mod tests {
         );
         guard.exchanged_with(id(3));
         assert_eq!(guard.take(at(1, 0, Step::Prevote), &four), Ok(()));
+    }
+
+    #[test]
+    fn the_first_message_is_not_about_a_height_that_is_over() {
+        let four = set(&[1, 2, 3, 4]);
+        let mut guard = Guard::new(Some(id(1)), Some(at(5, 0, Step::Precommit)), None);
+        [2, 3].iter().for_each(|i| guard.exchanged_with(id(*i)));
+        assert_eq!(guard.ready(Height(6), &four), Ok(()));
+        guard.decided_by(id(2), Some(Height(5)));
+        guard.decided_by(id(3), Some(Height(5)));
+        assert_eq!(
+            guard.ready(Height(6), &four),
+            Ok(()),
+            "everybody started again at the same height"
+        );
+        guard.decided_by(id(2), Some(Height(6)));
+        assert_eq!(
+            guard.ready(Height(6), &four),
+            Ok(()),
+            "B7.2: a quarter may lie"
+        );
+        guard.decided_by(id(3), Some(Height(9)));
+        let over = Err(Refusal::Decided(Height(6)));
+        assert_eq!(guard.ready(Height(6), &four), over, "B7.2");
+        assert_eq!(
+            guard.take(at(6, 0, Step::Prevote), &four),
+            over,
+            "B7.2: nothing is signed"
+        );
+        assert_eq!(
+            guard.ready(Height(7), &four),
+            Ok(()),
+            "fetched, and past it"
+        );
+        guard.decided_by(id(3), None);
+        assert_eq!(
+            guard.ready(Height(6), &four),
+            Ok(()),
+            "who is gone says nothing"
+        );
+        guard.decided_by(id(3), Some(Height(9)));
+        guard.decided_by(id(9), Some(Height(9)));
+        assert_eq!(guard.take(at(7, 0, Step::Prevote), &four), Ok(()));
+        guard.decided_by(id(2), Some(Height(7)));
+        assert_eq!(
+            guard.take(at(7, 0, Step::Precommit), &four),
+            Ok(()),
+            "who has signed since its start knows what it signed"
+        );
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub enum Item {
     /// An attestation, and who sent it.
     Attestation(PeerId, Box<Attestation>),
     /// Evidence, and who sent it.
-    Evidence(PeerId, Box<Evidence>),
+    Evidence(Option<PeerId>, Box<Evidence>),
     /// A fork proof, and who sent it; nobody if this node kept it.
     Fork(Option<PeerId>, Box<ForkProof>),
     /// A polka of the height of the fork that is open.

@@ -199,7 +199,7 @@ impl Replica {
         match message {
             Message::Heartbeats(heartbeats) => self.heartbeats_frame(now, peer, heartbeats, read),
             Message::Attestation(attestation) => self.attestation_frame(now, peer, *attestation),
-            Message::Evidence(evidence) => self.evidence_frame(peer, evidence),
+            Message::Evidence(evidence) => self.evidence_told(Some(peer), evidence),
             Message::GetAttestations((slot, base)) => {
                 self.serve_attestations(now, peer, slot, base)
             }

@@ -2,6 +2,7 @@
 //! consensus core), `blocks` (proposals, judging, deciding), `frames` (peers), `transactions` (mempool) and `start`.
 
 use crate::base::time::{MonoUs, Now};
+use crate::consensus::late::Late;
 use crate::consensus::rules::Rules;
 use crate::crypto::keys::SecretKey;
 use crate::crypto::verify::{Check, Verified};
@@ -100,6 +101,8 @@ pub struct Replica {
     /// Greatest vote seen of each validator: shown to it when it connects (B7 step 2).
     pub(super) seen: BTreeMap<MasternodeId, Vote>,
     pub(super) accused: Accused,
+    /// Votes of the newest decided heights.
+    pub(super) late: Late,
     pub(super) forks: Forks,
     pub(super) ahead: VecDeque<(PeerId, Message, ReadAt)>,
     pub(super) ahead_bytes: usize,
@@ -146,6 +149,7 @@ impl Replica {
             liveness: Liveness::default(),
             seen: BTreeMap::new(),
             accused: Accused::default(),
+            late: Late::default(),
             forks: Forks::default(),
             ahead: VecDeque::new(),
             ahead_bytes: 0,
@@ -192,6 +196,7 @@ impl Replica {
                 self.forks.peer_down(peer);
                 if let Some(masternode) = self.peers.down(peer) {
                     self.clock.forget(&masternode);
+                    self.guard.decided_by(masternode, None);
                 }
             }
             Input::Frame(peer, message, read) => self.frame(now, peer, message, read, view)?,

@@ -50,6 +50,9 @@ impl Replica {
             ),
             Size::new("transactions to push", self.pushes.len(), TXS_PER_FRAME),
             Size::new("greatest votes seen", self.seen.len(), members),
+            Size::new("masternodes' tips", self.guard.reports(), PEER_COUNT_MAX),
+            Size::new("heights over", self.late.sizes().0, LATE_HEIGHT_COUNT_MAX),
+            Size::new("votes of them", self.late.sizes().1, LATE_VOTE_COUNT_MAX),
             Size::new("evidence", self.evidence().count(), EVIDENCE_KEPT_COUNT_MAX),
             Size::new(
                 "signature checks given out",

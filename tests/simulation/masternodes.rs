@@ -2,11 +2,16 @@
 //! real machines, endpoints that are probed and evidence that travels.
 
 use super::{SECOND, fail, this_test};
+use std::sync::Arc;
+use timecoin::base::bounded::BoundedVec;
 use timecoin::ledger::registry::{Entry, Standing};
-use timecoin::sim::adversary;
+use timecoin::p2p::messages::{Message, PeerId};
+use timecoin::sim::adversary::{self, Adversary, Outgoing, Tools};
 use timecoin::sim::kit::{Role, endpoint, program};
+use timecoin::sim::stage::{Kind, Pick};
 use timecoin::sim::world::{Options, World};
 use timecoin::types::ids::*;
+use timecoin::types::vote::{Vote, VoteStep};
 
 /// Length of a devnet slot, s.
 const SLOT: u64 = 5;
@@ -115,6 +120,84 @@ fn an_equivocator_is_slashed_everywhere() {
         );
         assert!(world.evidence_of(node).next().is_none(), "used up");
     }
+}
+
+/// Behaves while a height is under way, and says something else of it when it is over.
+#[derive(Default)]
+struct Afterwards(Option<Vote>);
+
+/// Tells one peer, always the same, that it precommits nil, and the others the block.
+#[derive(Default)]
+struct TwoFaced(Option<PeerId>);
+
+fn against(tools: &Tools<'_>, vote: &Vote) -> Option<Vote> {
+    let (me, secret) = tools.operator?;
+    let mut vote = vote.clone();
+    let mine = vote.voter == *me && vote.body.step == VoteStep::Precommit;
+    vote.body.block.take().filter(|_| mine)?;
+    vote.signature = secret.sign(&vote.body.signing_hash(tools.chain));
+    Some(vote)
+}
+
+impl Adversary for Afterwards {
+    fn name(&self) -> &'static str {
+        "one that contradicts itself when a height is over"
+    }
+    fn outgoing(&mut self, tools: Tools<'_>, to: Vec<PeerId>, message: Arc<Message>) -> Outgoing {
+        let mut out = vec![(to.clone(), message.clone())];
+        let Message::Votes(votes) = &*message else {
+            return out;
+        };
+        for vote in votes.iter() {
+            let Some(other) = against(&tools, vote) else {
+                continue;
+            };
+            let earlier = self.0.replace(other);
+            let over = earlier.filter(|e| e.body.height < vote.body.height);
+            let frame = Message::Votes(BoundedVec::take_from(over));
+            out.push((to.clone(), Arc::new(frame)));
+        }
+        out
+    }
+}
+
+impl Adversary for TwoFaced {
+    fn name(&self) -> &'static str {
+        "one that tells one peer something else"
+    }
+    fn outgoing(&mut self, tools: Tools<'_>, to: Vec<PeerId>, message: Arc<Message>) -> Outgoing {
+        let Message::Votes(votes) = &*message else {
+            return vec![(to, message)];
+        };
+        let other = |vote: &Vote| against(&tools, vote).unwrap_or_else(|| vote.clone());
+        let lie = Message::Votes(BoundedVec::take_from(votes.iter().map(other)));
+        let victim = *self.0.get_or_insert(to[0]);
+        let (lied_to, others) = to.into_iter().partition(|peer| *peer == victim);
+        vec![(lied_to, Arc::new(lie)), (others, message)]
+    }
+}
+
+fn is_slashed(seed: u64, liar: Box<dyn Adversary>, why: &str) {
+    let options = quiet(seed, 5);
+    let mut world = World::new(options.clone());
+    world.corrupt(4, liar);
+    // Whoever lacks a vote gets it from nobody: the two votes never meet while their height is under way.
+    world.lose(Pick::of(&[Kind::Repair]));
+    let liar = id(&world, 4);
+    let slashed = |w: &World| w.entry(&liar).is_some_and(|e| e.slashed.is_some());
+    assert!(until(&mut world, &options, 20 * SLOT, slashed), "{why}");
+}
+
+#[test]
+fn a_second_vote_after_the_decision_is_punished() {
+    let why = "M7: votes of the newest heights are compared with what comes late";
+    is_slashed(52, Box::new(Afterwards::default()), why);
+}
+
+#[test]
+fn what_only_the_next_leader_saw_is_punished() {
+    let why = "M7: a last_commit is compared with the votes that this node has seen";
+    is_slashed(53, Box::new(TwoFaced::default()), why);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Stories, each a script: what happens to which node, then what must be true. After each the network must recover.
 
+use super::sets::signing;
 use super::{fail, this_test};
 use timecoin::sim::adversary;
 use timecoin::sim::faults::Faults;
@@ -274,6 +275,58 @@ fn an_old_signer_store_is_restored() {
         s.restore_signer(1);
         s.start(&[1]);
         s.pass(30_000);
+    });
+}
+
+/// B7 step 2: a whole host is put back to a state before its last vote. Nobody holds that vote any more: it was in no
+/// certificate, and the others have started again since. The height is over, and the host does not know it yet.
+#[test]
+fn a_host_that_was_put_back_signs_nothing_at_a_height_that_is_over() {
+    tell(quiet(29), |s| {
+        opening(s);
+        s.by_hand();
+        let back = (0..4).find(|i| *i != s.leader(0) && *i != s.leader(1));
+        let back = back.unwrap_or_default();
+        let others: Vec<usize> = (0..4).filter(|i| *i != back).collect();
+        let before = s.world.checker.tip();
+        s.copy_signer(back);
+        s.pay(&[0, 1, 2, 3]);
+        let leader = s.leader(0);
+        let block = s.proposed(0);
+        s.give(Kind::Proposal, 0, &[leader], &[0, 1, 2, 3]);
+        s.until_said(&[0, 1, 2, 3], Kind::Prevote, 0, Some(block));
+        s.give(Kind::Prevote, 0, &others, &others);
+        s.until_said(&others, Kind::Precommit, 0, Some(block));
+        s.give(Kind::Precommit, 0, &others, &others);
+        let at = s.at;
+        s.until("the others decide without it", 5_000, |w| {
+            others.iter().all(|i| w.checker.heights[*i] == at)
+        });
+        s.pass(200);
+        s.kill(&[0, 1, 2, 3]);
+        s.restore_signer(back);
+        let genesis = s.world.genesis().clone();
+        let node = &mut s.world.nodes[back];
+        node.ledger.rewind(&genesis, before);
+        node.amnesic = false;
+        s.let_go();
+        s.world
+            .lose(Pick::of(&[Kind::Certificate, Kind::Block]).to(&[back]));
+        s.start(&[0, 1, 2, 3]);
+        // Payments and slots give it reasons to act.
+        s.pass(1_000);
+        s.pay(&[0, 1, 2, 3]);
+        s.pass(10_000);
+        let refuses = signing(&s.world, back);
+        let over = format!("have decided height {at}");
+        s.must(
+            "it waits for the block",
+            refuses.is_err_and(|why| why.contains(&over)),
+        );
+        s.let_go();
+        s.until("it follows and signs", 20_000, |w| {
+            gap(w, back) <= 1 && signing(w, back).is_ok()
+        });
     });
 }
 

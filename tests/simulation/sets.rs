@@ -59,7 +59,8 @@ fn has_power(world: &World, node: usize) -> bool {
     })
 }
 
-fn signing(world: &World, node: usize) -> Result<(), String> {
+/// Whether a node may sign now; if not, why.
+pub fn signing(world: &World, node: usize) -> Result<(), String> {
     let running = world.nodes[node].running.as_ref().ok_or("down")?;
     let now = world.nodes[node].now(world.now());
     running.replica.consensus(now).signing

@@ -401,7 +401,7 @@ fn amnesia_is_named_whichever_message_came_first_and_honest_locks_never_are() {
         tally.add(&plain(first));
         let vote = plain(then);
         tally.add(&vote);
-        crate::consensus::evidence::amnesia(&set, &tally, &vote)
+        crate::consensus::evidence::amnesia(&set, tally.of_voter(&vote.voter), &vote)
     };
     let (x, y) = (block(0, 0, 0), block(1, 1, 0));
     let lock = || vote(3, C, 0, Some(x), None);
