@@ -9,6 +9,8 @@ mod flood;
 mod network;
 mod parts;
 mod stranger;
+#[path = "../../tests/cluster/tls.rs"]
+mod tls;
 
 use std::process::ExitCode;
 

@@ -105,6 +105,11 @@ impl Entry {
             || self.slashed.is_some()
             || matches!(self.standing, Standing::Gone { .. })
     }
+    /// Whether its operator key stands for a masternode among peers (P1): it has its collateral behind it, voting or not,
+    /// until evidence takes that.
+    pub fn is_backed(&self) -> bool {
+        self.slashed.is_none()
+    }
     /// Whether `key` is one of its keys, now or while punishable (M1).
     pub fn has_key(&self, key: &PublicKey) -> bool {
         self.owner == *key

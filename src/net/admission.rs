@@ -54,6 +54,10 @@ impl<K: Copy + PartialEq> Admission<K> {
         self.exempt = exempt;
     }
 
+    pub fn is_exempt(&self, address: IpAddr) -> bool {
+        self.exempt.contains(&address.to_canonical())
+    }
+
     /// Judges a newcomer; nothing changes.
     pub fn judge(&self, address: IpAddr, now: Instant) -> Admit<K> {
         if self.refused.iter().any(|range| range.contains(address)) {
@@ -61,8 +65,7 @@ impl<K: Copy + PartialEq> Admission<K> {
         }
         let group = Group::of(address);
         let of_group = self.per_group.get(&group).copied().unwrap_or(0);
-        let group_full =
-            of_group >= HANDSHAKES_PER_GROUP_MAX && !self.exempt.contains(&address.to_canonical());
+        let group_full = of_group >= HANDSHAKES_PER_GROUP_MAX && !self.is_exempt(address);
         let oldest = if group_full {
             self.pending.iter().find(|entry| entry.group == group)
         } else if self.pending.len() >= HANDSHAKES_MAX {

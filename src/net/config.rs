@@ -51,6 +51,15 @@ impl Default for Timeouts {
     }
 }
 
+/// How often TLS handshakes may begin, per minute; 0 = no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HandshakeRates {
+    /// From one address (of IPv6 one /64).
+    pub per_address: u64,
+    /// From one network group.
+    pub per_group: u64,
+}
+
 /// What the net thread is made from.
 #[derive(Clone)]
 pub struct NetConfig {
@@ -67,6 +76,8 @@ pub struct NetConfig {
     pub timeouts: Timeouts,
     /// Addresses without a group bound on handshakes; see [`super::Io::set_exempt`].
     pub exempt: BTreeSet<IpAddr>,
+    /// How often handshakes may begin; see [`super::Io::set_handshake_rates`].
+    pub handshakes: HandshakeRates,
 }
 
 impl NetConfig {
@@ -81,6 +92,7 @@ impl NetConfig {
             http_limits: HttpLimits::default(),
             timeouts: Timeouts::default(),
             exempt: BTreeSet::new(),
+            handshakes: HandshakeRates::default(),
         }
     }
 }

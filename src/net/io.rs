@@ -16,13 +16,14 @@ use mio::{Interest, Registry};
 use crate::p2p::address::Range;
 
 use super::admission::{Admission, Admit};
-use super::config::NetConfig;
+use super::config::{HandshakeRates, NetConfig};
 use super::connection::{Connection, Flushed, Origin, Phase};
 use super::frame::{Class, FRAME_TYPE_MAX};
 use super::handler::{
     CloseReason, ConnCounters, ConnId, DialError, DialId, HttpToken, NetCounters, PeerKey,
     SendOutcome,
 };
+use super::handshakes::Handshakes;
 use super::http_connection::{Expired, HttpConnection};
 use super::http_response::HttpResponse;
 use super::limits::{DIALS_MAX, HTTP_TURNED_AWAY_MAX};
@@ -65,6 +66,7 @@ pub struct Io {
     pub(super) conns: Slab<Connection>,
     pub(super) http: Slab<HttpConnection>,
     pub(super) admission: Admission<Key>,
+    handshakes: Handshakes,
     pub(super) callbacks: VecDeque<Callback>,
     pub(super) timers: Timers<Place>,
     pub(super) deadline: Option<Instant>,
@@ -199,6 +201,11 @@ impl Io {
         self.admission.set_exempt(addresses);
     }
 
+    /// How often handshakes may begin from now on; exempt addresses and this host know no such bound.
+    pub fn set_handshake_rates(&mut self, rates: HandshakeRates) {
+        self.handshakes.set(rates);
+    }
+
     /// Addresses from which nobody is accepted, in place of those told before.
     pub fn set_refused(&mut self, refused: Vec<Range>) {
         self.admission.set_refused(refused);
@@ -234,6 +241,7 @@ impl Io {
 impl Io {
     pub(super) fn new(config: NetConfig, registry: Registry, now: Instant) -> Self {
         let admission = Admission::new(config.exempt.clone());
+        let handshakes = Handshakes::new(config.handshakes, now);
         Io {
             config,
             registry,
@@ -241,6 +249,7 @@ impl Io {
             conns: Slab::new(),
             http: Slab::new(),
             admission,
+            handshakes,
             callbacks: VecDeque::new(),
             timers: Timers::new(),
             deadline: None,
@@ -292,17 +301,19 @@ impl Io {
     pub(super) fn admit_peer(&mut self, stream: TcpStream, remote: SocketAddr) {
         self.counters.accepted += 1;
         let remote = socket::canonical(remote);
-        match self.admission.judge(remote.ip(), self.now) {
-            Admit::Yes => {}
-            Admit::InPlaceOf(oldest) => self.end_conn(oldest, End::Evicted),
-            Admit::No => {
+        let verdict = self.admission.judge(remote.ip(), self.now);
+        let full = self.conns.len() >= self.config.max_connections;
+        let mut often = || {
+            let counted = !self.admission.is_exempt(remote.ip());
+            counted && !self.handshakes.may_begin(remote.ip(), self.now)
+        };
+        match verdict {
+            Admit::Yes if !full && !often() => {}
+            Admit::InPlaceOf(oldest) if !often() => self.end_conn(oldest, End::Evicted),
+            _ => {
                 self.counters.refused += 1;
                 return;
             }
-        }
-        if self.conns.len() >= self.config.max_connections {
-            self.counters.refused += 1;
-            return;
         }
         let tls = match TlsSession::accepted(&self.config.identity) {
             Ok(tls) => tls,

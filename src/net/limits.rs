@@ -29,6 +29,8 @@ pub const HANDSHAKES_PER_GROUP_MAX: usize = 4;
 /// At a full bound a newcomer takes the place of the oldest handshake, if that is at least this old: an honest
 /// handshake is over by then, so a flood of half-open connections cannot lock honest nodes out.
 pub const HANDSHAKE_EVICTABLE_AFTER: Duration = Duration::from_millis(250);
+/// Addresses, and network groups, whose handshakes are counted at once; beyond it those that have been quiet are forgotten.
+pub const HANDSHAKE_SOURCES_MAX: usize = 4_096;
 /// Dials under way at once; each is our own decision, the bound only contains a mistake above.
 pub const DIALS_MAX: usize = 128;
 

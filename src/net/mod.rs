@@ -18,6 +18,7 @@ mod frame;
 #[cfg(test)]
 mod frame_tests;
 mod handler;
+mod handshakes;
 mod http;
 mod http_connection;
 mod http_response;
@@ -37,7 +38,7 @@ mod timers;
 mod tls;
 mod window;
 
-pub use config::{LocalAddrs, LoopStats, NetConfig, NetError, Timeouts};
+pub use config::{HandshakeRates, LocalAddrs, LoopStats, NetConfig, NetError, Timeouts};
 pub use frame::{Class, FRAME_TYPE_MAX, Fault, Frame, FrameDecoder, FrameRule, encode_frame};
 pub use handler::{
     CloseReason, ConnCounters, ConnId, ConnInfo, DialError, DialId, Direction, Handler, HttpToken,

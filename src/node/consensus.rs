@@ -444,6 +444,7 @@ impl ConsensusThread {
                 .registry()
                 .entries()
                 .iter()
+                .filter(|entry| entry.is_backed())
                 .map(|entry| (entry.id, entry.operator))
                 .collect();
             self.outbox.net.put(NetCommand::Operators(keys));

@@ -25,13 +25,14 @@ pub struct Keeper {
     bans: PathBuf,
     book: PathBuf,
     shared: Arc<Shared>,
-    kept: Arc<Vec<Ban>>,
+    /// What the file of bans holds, if that is known.
+    kept: Option<Arc<Vec<Ban>>>,
 }
 
 impl Keeper {
     /// A keeper of the files of a data directory, which hold what `shared` shows now.
     pub fn new(datadir: &DataDir, shared: Arc<Shared>) -> Keeper {
-        let kept = shared.bans.read().clone();
+        let kept = Some(shared.bans.read().clone());
         let (bans, book) = (datadir.bans(), datadir.peers());
         Keeper {
             bans,
@@ -39,6 +40,12 @@ impl Keeper {
             shared,
             kept,
         }
+    }
+
+    /// Writes everything once more, whatever has changed: the node stops.
+    pub fn keep_all(&mut self) {
+        self.kept = None;
+        self.keep();
     }
 
     /// Writes what has changed.
@@ -50,11 +57,12 @@ impl Keeper {
             log::warn!("the address book is not saved: {error}");
         }
         let bans = self.shared.bans.read().clone();
-        if Arc::ptr_eq(&bans, &self.kept) || bans == self.kept {
+        let none = bans.is_empty() && !self.bans.exists();
+        if none || self.kept.as_ref() == Some(&bans) {
             return;
         }
         match files::write_private(&self.bans, encode_bans(&bans).as_bytes()) {
-            Ok(()) => self.kept = bans,
+            Ok(()) => self.kept = Some(bans),
             Err(error) => log::warn!("the bans are not saved: {error}"),
         }
     }

@@ -113,6 +113,14 @@ fn class_of(class: Class) -> net::Class {
     }
 }
 
+/// How often handshakes may begin, as the sockets are told.
+pub fn rates_of(limits: &Limits) -> net::HandshakeRates {
+    net::HandshakeRates {
+        per_address: limits.handshakes,
+        per_group: limits.group_handshakes,
+    }
+}
+
 impl NetThread {
     /// A handler that performs `commands`.
     pub fn new(
@@ -197,7 +205,9 @@ impl NetThread {
                         .saturating_sub(now.wall.0.cast_signed());
                 }
                 self.out.frames.put(Frame::Status(peer, status));
-                self.out.sync.put(SyncInput::Position(peer, status.height));
+                let score = self.machine.score(now, peer);
+                let position = SyncInput::Position(peer, status.height, score);
+                self.out.sync.put(position);
             }
         }
     }
@@ -337,7 +347,10 @@ impl NetThread {
             }
             NetCommand::Status(status) => self.feed(io, Input::Status(status)),
             NetCommand::Operators(keys) => self.feed(io, Input::Operators(keys)),
-            NetCommand::Validators(addresses) => self.feed(io, Input::Validators(addresses)),
+            NetCommand::Validators(addresses) => {
+                self.feed(io, Input::Validators(addresses));
+                io.set_exempt(self.machine.exempt().clone());
+            }
             NetCommand::Probe(id, address) => self.feed(io, Input::Probe(id, address)),
             NetCommand::Refresh(peer) => {
                 let now = self.clock.now();
@@ -354,8 +367,14 @@ impl NetThread {
                 self.dials.insert(io.dial(address, None), target);
             }
             NetCommand::Resolved(target, None) => self.feed(io, Input::DialFailed(target)),
-            NetCommand::Limits(limits) => self.gates.reload(limits, self.clock.mono()),
-            NetCommand::AddPeer(address) => self.feed(io, Input::AddTarget(address)),
+            NetCommand::Limits(limits) => {
+                io.set_handshake_rates(rates_of(&limits));
+                self.gates.reload(limits, self.clock.mono());
+            }
+            NetCommand::AddPeer(address) => {
+                self.feed(io, Input::AddTarget(address));
+                io.set_exempt(self.machine.exempt().clone());
+            }
         }
     }
 

@@ -36,7 +36,7 @@ const LOG_MS: u64 = 5_000;
 /// What comes in.
 pub enum SyncInput {
     /// A peer told its height.
-    Position(PeerId, Height),
+    Position(PeerId, Height, i64),
     /// A peer is gone.
     Gone(PeerId),
     /// A block that was asked for.
@@ -352,9 +352,14 @@ impl Syncer {
     fn take(&mut self, input: SyncInput) {
         let now = self.clock.now();
         match input {
-            SyncInput::Position(peer, height) => {
+            SyncInput::Position(peer, height, score) => {
                 let peer = peer.0;
-                self.machine.handle(now, Input::Position { peer, height });
+                let input = Input::Position {
+                    peer,
+                    height,
+                    score,
+                };
+                self.machine.handle(now, input);
                 self.fetch(FetchInput::Peer(peer));
             }
             SyncInput::Gone(peer) => {

@@ -6,7 +6,7 @@
 use crate::base::time::WallMs;
 use crate::node::files::{self, FileError};
 use crate::storage::{LedgerStore, StorageError};
-use crate::sync::trust::{Anchor, Root, Trust};
+use crate::sync::trust::{Anchor, Root, Trust, block_of};
 use crate::types::ids::{BlockId, Height};
 use std::path::Path;
 
@@ -44,10 +44,7 @@ pub enum TrustError {
 /// Reads `HEIGHT:ID`.
 pub fn parse_root(text: &str) -> Result<(Height, BlockId), String> {
     let wrong = || format!("\"{text}\" is not HEIGHT:ID, as \"1200:\" and 64 hexadecimal digits");
-    let (height, id) = text.split_once(':').ok_or_else(wrong)?;
-    let height = height.parse().map_err(|_| wrong())?;
-    let id = id.parse().map_err(|_| wrong())?;
-    Ok((Height(height), id))
+    block_of(text).ok_or_else(wrong)
 }
 
 /// What the file holds.

@@ -64,6 +64,17 @@ impl Bucket {
         self.rate == 0 || self.level > 0
     }
 
+    /// Whether nothing has been taken for so long that nothing needs to be remembered.
+    pub fn is_full(&mut self, now: MonoUs) -> bool {
+        self.refill(now);
+        self.rate == 0 || self.level >= i128::from(self.burst) * 1_000_000
+    }
+
+    /// What is in it, millionths of a token; below 0 in debt.
+    pub fn level(&self) -> i128 {
+        self.level
+    }
+
     /// Takes `count` tokens, into debt if need be.
     pub fn take(&mut self, now: MonoUs, count: u64) {
         self.refill(now);
@@ -117,6 +128,10 @@ pub struct Limits {
     pub other: Limit,
     /// Transactions per second that all peers together may hand in which dialled this node and proved no masternode key.
     pub strangers: u64,
+    /// Handshakes per minute that one address may begin.
+    pub handshakes: u64,
+    /// The same for one network group.
+    pub group_handshakes: u64,
 }
 
 impl Default for Limits {
@@ -128,6 +143,8 @@ impl Default for Limits {
             sync: limit(64, 1_000_000),
             other: limit(400, 1_000_000),
             strangers: 100,
+            handshakes: 60,
+            group_handshakes: 240,
         }
     }
 }

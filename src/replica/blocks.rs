@@ -514,6 +514,9 @@ impl Replica {
         let (set, me) = (self.state.deciders(), self.guard.me());
         self.peers.new_height(now.mono, set, me);
         let finality_us = self.finality_of(now, &decided.block);
+        for tx in &decided.block.transactions {
+            self.requests.arrived(&tx.wtxid);
+        }
         let settled = self.mempool.decided(&decided.block);
         let is_conflict = |d: &&Departed| matches!(d.why, Departure::Conflicted { .. });
         let conflicted = settled

@@ -21,6 +21,7 @@ use crate::replica::height::HeightWork;
 use crate::replica::io::*;
 use crate::replica::liveness::Liveness;
 use crate::replica::peers::Peers;
+use crate::replica::requests::Requests;
 use crate::sync::trust::Trust;
 use crate::types::block::Certificate;
 use crate::types::ids::*;
@@ -108,7 +109,7 @@ pub struct Replica {
     pub(super) ahead_bytes: usize,
     /// Blocks above the tip that other nodes decided.
     pub(super) catchup: Catchup,
-    pub(super) requested: BTreeMap<Wtxid, MonoUs>,
+    pub(super) requests: Requests,
     pub(super) pushes: Vec<crate::types::transaction::Tx>,
     pub(super) verify: Vec<(Item, Vec<Check>)>,
     pub(super) checks_out: usize,
@@ -154,7 +155,7 @@ impl Replica {
             ahead: VecDeque::new(),
             ahead_bytes: 0,
             catchup: Catchup::default(),
-            requested: BTreeMap::new(),
+            requests: Requests::default(),
             pushes: Vec::new(),
             verify: Vec::new(),
             checks_out: 0,
@@ -194,6 +195,7 @@ impl Replica {
             Input::PeerDown(peer) => {
                 self.liveness.attestations.forget_peer(peer);
                 self.forks.peer_down(peer);
+                self.requests.peer_down(peer);
                 if let Some(masternode) = self.peers.down(peer) {
                     self.clock.forget(&masternode);
                     self.guard.decided_by(masternode, None);
@@ -227,6 +229,7 @@ impl Replica {
         let expiry = self.mempool.next_expiry();
         let fetch = self.height.next_fetch();
         let (live, fork) = (self.live_due(now), self.forks.deadline());
+        let requests = self.requests.deadline();
         [
             timers,
             act,
@@ -236,6 +239,7 @@ impl Replica {
             self.height.repair,
             live,
             fork,
+            requests,
         ]
         .into_iter()
         .flatten()
@@ -261,6 +265,7 @@ impl Replica {
         }
         let departed = self.mempool.expire(now);
         self.forget_departed(&departed);
+        self.ask_others(now);
         self.push_transactions();
         let relayed = self.peers.flush(now.mono);
         self.out.extend(relayed);

@@ -21,6 +21,7 @@ pub mod machine;
 pub mod peers;
 pub mod record;
 pub mod relay;
+pub mod requests;
 pub mod sizes;
 pub mod standing;
 pub mod start;

@@ -11,7 +11,7 @@ use crate::replica::machine::{
 };
 use crate::replica::peers::{KNOWN_TX_COUNT_MAX, RELAY_COUNT_MAX};
 use crate::replica::relay::KNOWN_VOTE_COUNT_MAX;
-use crate::replica::transactions::REQUESTED_COUNT_MAX;
+use crate::replica::requests::NAMED_COUNT_MAX;
 
 /// Inputs and outputs of one block: none is shorter than this, encoded.
 const CHANGE_BYTES_MIN: usize = 36;
@@ -44,9 +44,14 @@ impl Replica {
                 self.mempool.limits().count + waiting,
             ),
             Size::new(
-                "transactions asked for",
-                self.requested.len(),
-                REQUESTED_COUNT_MAX,
+                "names of transactions offered",
+                self.requests.len(),
+                NAMED_COUNT_MAX,
+            ),
+            Size::new(
+                "peers that offered transactions",
+                self.requests.peer_count(),
+                PEER_COUNT_MAX,
             ),
             Size::new("transactions to push", self.pushes.len(), TXS_PER_FRAME),
             Size::new("greatest votes seen", self.seen.len(), members),

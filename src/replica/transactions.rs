@@ -2,26 +2,23 @@
 
 use crate::base::bounded::BoundedVec;
 use crate::base::limits::{FRAME_TX_BYTES, INV_COUNT_MAX};
-use crate::base::time::{MonoUs, Now};
+use crate::base::time::Now;
 use crate::crypto::verify::Verified;
 use crate::ledger::coins::{CoinView, ViewError};
 use crate::ledger::mempool::{Admission, AdmitError, Departed, Refusal, Source};
 use crate::p2p::messages::{Message, PeerId};
 use crate::replica::io::*;
 use crate::replica::machine::{CHECKS_OUT_MAX, Replica};
+use crate::replica::requests::NAMED_COUNT_MAX;
 use crate::types::block::Block;
 use crate::types::ids::*;
 use crate::types::transaction::Tx;
 use std::sync::Arc;
 
-/// Transactions asked for and not yet arrived; beyond it inventories are ignored.
-pub(super) const REQUESTED_COUNT_MAX: usize = 8_192;
-/// Transactions named to a peer that has just connected, the oldest: as many as it will ask for.
+/// Transactions named to a peer that has just connected, the oldest: fewer than it can take of four peers at once.
 const GREETING_COUNT_MAX: usize = 8_000;
-/// A transaction that was asked for may be asked of another peer after this time, ms.
-const REQUEST_MS: u64 = 2_000;
 
-const _: () = assert!(GREETING_COUNT_MAX <= REQUESTED_COUNT_MAX);
+const _: () = assert!(4 * GREETING_COUNT_MAX <= NAMED_COUNT_MAX);
 
 fn source_of(origin: Origin) -> Source {
     match origin {
@@ -57,7 +54,7 @@ impl Replica {
         origin: Origin,
         view: &dyn CoinView,
     ) -> Result<(), ViewError> {
-        self.requested.remove(&tx.wtxid);
+        self.requests.arrived(&tx.wtxid);
         if matches!(origin, Origin::Peer(_)) && self.checks_out + self.verify.len() > CHECKS_OUT_MAX
         {
             self.event(Event::Shed("transactions being checked"));
@@ -197,24 +194,37 @@ impl Replica {
 
     /// A peer names transactions it holds: those unknown are asked for.
     pub(super) fn inventory(&mut self, now: Now, peer: PeerId, wtxids: &[Wtxid]) {
-        let stale = |asked: &MonoUs| now.mono.since(*asked) >= REQUEST_MS * 1_000;
+        let Some(masternode) = self.peers.get(peer).map(|p| p.masternode.is_some()) else {
+            return;
+        };
         let mut wanted = Vec::new();
         for wtxid in wtxids {
             self.peers.has_tx(peer, *wtxid);
-            let asked = self.requested.get(wtxid).is_some_and(|at| !stale(at));
-            if asked || self.mempool.has_seen(wtxid) {
-                continue;
+            if !self.mempool.has_seen(wtxid)
+                && self.requests.named(now.mono, peer, masternode, *wtxid)
+            {
+                wanted.push(*wtxid);
             }
-            if self.requested.len() >= REQUESTED_COUNT_MAX {
-                self.requested.retain(|_, at| !stale(at));
-                if self.requested.len() >= REQUESTED_COUNT_MAX {
-                    break;
-                }
-            }
-            self.requested.insert(*wtxid, now.mono);
-            wanted.push(*wtxid);
         }
-        for part in wanted.chunks(INV_COUNT_MAX) {
+        self.ask_for_transactions(peer, &wanted);
+    }
+
+    /// What was asked for and has not come is asked of others who named it.
+    pub(super) fn ask_others(&mut self, now: Now) {
+        for (peer, mut wtxids) in self.requests.due(now.mono) {
+            wtxids.retain(|wtxid| {
+                let seen = self.mempool.has_seen(wtxid);
+                if seen {
+                    self.requests.arrived(wtxid);
+                }
+                !seen
+            });
+            self.ask_for_transactions(peer, &wtxids);
+        }
+    }
+
+    fn ask_for_transactions(&mut self, peer: PeerId, wtxids: &[Wtxid]) {
+        for part in wtxids.chunks(INV_COUNT_MAX) {
             self.send(
                 peer,
                 Message::GetTx(BoundedVec::take_from(part.iter().copied())),

@@ -1,6 +1,9 @@
 //! Finality proofs (S10): a transaction's place in a block, the block's header, its certificate, and the way from the
 //! genesis to the set that signed it. Checking one needs the genesis and nothing else: no network, no clock, no disk.
 //!
+//! The way may also begin at a block that the verifier vouches for (F2: keys of long ago may have been sold, so an old genesis
+//! proves less and less). A proof made for that begins with the header of this block and the set it names.
+//!
 //! As JSON each part is the lower-case hex of its canonical encoding, and what stands there for people (txid, height, ...) is
 //! checked against the parts, so that any single changed byte is refused. A step is a slot header that changes the
 //! validator set, its certificate by the old set, and the new set; steps ascend. What is proved is inclusion, not that an
@@ -45,11 +48,25 @@ pub struct Step {
     pub next: ValidatorSet,
 }
 
+/// A block that is not the genesis, from which a proof begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Start {
+    /// Its header.
+    pub header: Header,
+    /// The set that decides the next height.
+    pub next: ValidatorSet,
+}
+
+/// A block that the verifier vouches for.
+pub type Trusted = (Height, BlockId);
+
 /// Everything needed to see that a transaction is final.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proof {
     /// The network.
     pub chain: ChainId,
+    /// Where the steps begin; `None` is the genesis.
+    pub start: Option<Start>,
     /// The transaction.
     pub txid: Txid,
     /// With its witnesses.
@@ -62,7 +79,7 @@ pub struct Proof {
     pub certificate: Certificate,
     /// The set that signed them.
     pub validators: ValidatorSet,
-    /// From the genesis set to `validators`.
+    /// From the set at the start to `validators`.
     pub steps: Vec<Step>,
 }
 
@@ -108,6 +125,16 @@ pub enum ProofError {
         /// What is wrong.
         reason: String,
     },
+    /// It begins at a block that nobody has vouched for.
+    #[error(
+        "the proof begins at block {0}:{1}, which the genesis says nothing about; if you know from elsewhere that this block is final, say --trusted {0}:{1}"
+    )]
+    Unvouched(Height, BlockId),
+    /// The block that is vouched for does not stand in it.
+    #[error(
+        "the trusted block {0}:{1} does not stand in the proof; fetch one that begins there (proof export --trusted), or leave --trusted out"
+    )]
+    NoRoot(Height, BlockId),
     /// Steps are not ascending, or lead past the block.
     #[error("the changes of the validator set are out of order at height {0}")]
     Order(Height),
@@ -132,10 +159,12 @@ pub struct Verdict {
     pub total: Power,
     /// Changes of the validator set on the way.
     pub step_count: usize,
-    /// The root that was trusted: the genesis, of this chain and time. How old it is, the caller's clock says.
-    pub root: ChainId,
+    /// The root that was trusted: a block, or at height 0 the genesis. How old it is, the caller's clock says.
+    pub root: Trusted,
     /// Time of the root.
     pub root_time: WallMs,
+    /// Age in ms up to which a root is worth its name (F2); 0: any.
+    pub trusting_ms: u64,
 }
 
 impl Verdict {
@@ -152,9 +181,23 @@ impl Verdict {
             "signed_power": self.signed.0,
             "total_power": self.total.0,
             "steps": self.step_count,
-            "root": format!("genesis {}", self.root),
+            "root": self.root_text(),
             "root_time_ms": self.root_time.0,
+            "trusting_period_ms": self.trusting_ms,
         })
+    }
+
+    /// The root in words.
+    pub fn root_text(&self) -> String {
+        match self.root {
+            (Height(0), id) => format!("genesis {id}"),
+            (height, id) => format!("block {height}:{id}"),
+        }
+    }
+
+    /// Whether the root is so old that its keys may have been sold (F2).
+    pub fn is_stale(&self, now: WallMs) -> bool {
+        self.trusting_ms > 0 && now.since(self.root_time) >= self.trusting_ms
     }
 }
 
@@ -168,9 +211,18 @@ struct DocStep {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct DocStart {
+    header: String,
+    validators: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Doc {
     format: String,
     chain: String,
+    #[serde(default)]
+    start: Option<DocStart>,
     txid: String,
     wtxid: String,
     height: u64,
@@ -215,6 +267,13 @@ fn doc_step(step: &DocStep) -> Result<Step, ProofError> {
     })
 }
 
+fn doc_start(start: &DocStart) -> Result<Start, ProofError> {
+    Ok(Start {
+        header: part("start header", &start.header, HEADER_BYTES_MAX)?,
+        next: part("start validators", &start.validators, SET_BYTES_MAX)?,
+    })
+}
+
 impl Proof {
     /// The proof as JSON.
     pub fn to_json(&self) -> Value {
@@ -225,7 +284,7 @@ impl Proof {
                 "validators": to_hex(&step.next),
             })
         });
-        json!({
+        let mut out = json!({
             "format": FORMAT,
             "chain": self.chain.to_string(),
             "txid": self.txid.to_string(),
@@ -237,7 +296,14 @@ impl Proof {
             "certificate": to_hex(&self.certificate),
             "validators": to_hex(&self.validators),
             "steps": steps.collect::<Vec<_>>(),
-        })
+        });
+        if let Some(start) = &self.start {
+            out["start"] = json!({
+                "header": to_hex(&start.header),
+                "validators": to_hex(&start.next),
+            });
+        }
+        out
     }
 
     /// Reads a proof from JSON. Only its form is checked here; [`verify`] judges it.
@@ -265,6 +331,7 @@ impl Proof {
         }
         Ok(Proof {
             chain: ChainId(part("chain", &doc.chain, 32)?),
+            start: doc.start.as_ref().map(doc_start).transpose()?,
             txid: Txid(part("txid", &doc.txid, 32)?),
             wtxid: Wtxid(part("wtxid", &doc.wtxid, 32)?),
             merkle: part("merkle", &doc.merkle, MERKLE_BYTES_MAX)?,
@@ -317,35 +384,93 @@ fn decides(
     Ok(set.power_of(certificate.commit.signers.ones()))
 }
 
-/// Judges a proof by the genesis alone.
-pub fn verify(genesis: &Genesis, proof: &Proof) -> Result<Verdict, ProofError> {
-    let chain = genesis.chain_id();
+/// Where belief begins: the root with its time, the set it names, and how many steps lie below it.
+struct Root {
+    block: Trusted,
+    time: WallMs,
+    set: ValidatorSet,
+    skip: usize,
+}
+
+/// A set that a header names for the next height.
+fn named(header: &Header, next: &ValidatorSet) -> Result<ValidatorSet, ProofError> {
+    match header.next_validators_hash == next.hash() {
+        true => Ok(next.clone()),
+        false => Err(ProofError::OtherSet(header.height.next())),
+    }
+}
+
+/// The root of a proof: the genesis, or the block that is vouched for, wherever it stands in the proof.
+fn root_of(genesis: &Genesis, proof: &Proof, trusted: Option<Trusted>) -> Result<Root, ProofError> {
+    let genesis_block = (Height(0), BlockId(genesis.chain_id().0));
+    let Some((height, id)) = trusted.filter(|trusted| *trusted != genesis_block) else {
+        if let Some(start) = &proof.start {
+            let (height, id) = (start.header.height, start.header.id());
+            return Err(ProofError::Unvouched(height, id));
+        }
+        return Ok(Root {
+            block: genesis_block,
+            time: genesis.time,
+            set: genesis_set(genesis),
+            skip: 0,
+        });
+    };
+    let start = proof.start.iter().map(|s| (&s.header, &s.next, 0));
+    let steps = (1..).zip(&proof.steps);
+    let steps = steps.map(|(skip, step)| (&step.header, &step.next, skip));
+    let is_it = |header: &Header| header.height == height && header.id() == id;
+    let found = start.chain(steps).find(|(header, ..)| is_it(header));
+    let (header, set, skip) = match found {
+        Some((header, next, skip)) => (header, named(header, next)?, skip),
+        // The block itself is vouched for.
+        None if is_it(&proof.header) => {
+            let set = proof.validators.clone();
+            (&proof.header, set, proof.steps.len())
+        }
+        None => return Err(ProofError::NoRoot(height, id)),
+    };
+    if header.version != HEADER_VERSION {
+        return Err(ProofError::Version(height));
+    }
+    Ok(Root {
+        block: (height, id),
+        time: header.time,
+        set,
+        skip,
+    })
+}
+
+/// Judges a proof by the genesis, or by a block that the caller vouches for (F2); the genesis names the chain then.
+pub fn verify(
+    genesis: &Genesis,
+    proof: &Proof,
+    trusted: Option<Trusted>,
+) -> Result<Verdict, ProofError> {
+    let (chain, params) = (genesis.chain_id(), &genesis.params);
     if proof.chain != chain {
         return Err(ProofError::OtherChain {
             found: proof.chain,
             wanted: chain,
         });
     }
-    let mut set = genesis_set(genesis);
-    let mut height = Height(0);
-    for step in &proof.steps {
+    let root = root_of(genesis, proof, trusted)?;
+    let (mut set, mut height) = (root.set, root.block.0);
+    for step in proof.steps.iter().skip(root.skip) {
         if step.header.height <= height {
             return Err(ProofError::Order(step.header.height));
         }
         decides(chain, &step.header, &step.certificate, &set)?;
-        if step.header.next_validators_hash != step.next.hash() {
-            return Err(ProofError::OtherSet(step.header.height.next()));
-        }
         height = step.header.height;
-        set = step.next.clone();
+        set = named(&step.header, &step.next)?;
     }
-    if proof.header.height <= height {
+    let vouched = (proof.header.height, proof.header.id()) == root.block;
+    if proof.header.height <= height && !vouched {
         return Err(ProofError::Order(proof.header.height));
     }
-    if proof.validators != set {
+    if proof.validators != set && !vouched {
         return Err(ProofError::OtherSet(proof.header.height));
     }
-    let signed = decides(chain, &proof.header, &proof.certificate, &set)?;
+    let signed = decides(chain, &proof.header, &proof.certificate, &proof.validators)?;
     let leaf = tx_leaf(&proof.txid, &proof.wtxid);
     if TX_TREE.root_from(&leaf, &proof.merkle) != Some(proof.header.tx_root) {
         return Err(ProofError::NotIncluded);
@@ -357,10 +482,11 @@ pub fn verify(genesis: &Genesis, proof: &Proof) -> Result<Verdict, ProofError> {
         block: proof.header.id(),
         time: proof.header.time,
         signed,
-        total: set.total(),
-        step_count: proof.steps.len(),
-        root: chain,
-        root_time: genesis.time,
+        total: proof.validators.total(),
+        step_count: proof.steps.len() - root.skip,
+        root: root.block,
+        root_time: root.time,
+        trusting_ms: params.trusting_period.saturating_mul(params.slot_ms),
     })
 }
 
@@ -368,8 +494,29 @@ fn missing(what: &str, height: Height) -> ReadError {
     ReadError(format!("{what} of height {height} is missing"))
 }
 
-/// Makes the proof of a decided transaction; `None` if it is in no decided block.
-pub fn make(chain: &Chain<'_>, node: &dyn Node, txid: &Txid) -> Result<Option<Proof>, ReadError> {
+/// The block of a proof's start, with its set, if this node's chain holds it.
+pub fn start_at(
+    chain: &Chain<'_>,
+    node: &dyn Node,
+    (height, id): Trusted,
+) -> Result<Option<Start>, ReadError> {
+    let header = chain.header(height)?.filter(|header| header.id() == id);
+    let Some(header) = header else {
+        return Ok(None);
+    };
+    let genesis = genesis_set(&node.facts().genesis);
+    let next = set_of(node, &genesis, &header.next_validators_hash, height)?;
+    Ok(Some(Start { header, next }))
+}
+
+/// Makes the proof of a decided transaction, from the genesis or from `start`, which must not be above its block; `None` if
+/// it is in no decided block.
+pub fn make(
+    chain: &Chain<'_>,
+    node: &dyn Node,
+    txid: &Txid,
+    start: Option<Start>,
+) -> Result<Option<Proof>, ReadError> {
     let Some((height, index)) = chain.position_of(txid)? else {
         return Ok(None);
     };
@@ -385,16 +532,23 @@ pub fn make(chain: &Chain<'_>, node: &dyn Node, txid: &Txid) -> Result<Option<Pr
     else {
         return Err(missing("a transaction of the index", height));
     };
-    let root = genesis_set(&node.facts().genesis);
+    let genesis = genesis_set(&node.facts().genesis);
+    let root = start.as_ref().map_or(&genesis, |start| &start.next);
+    let vouched = start.as_ref().is_some_and(|s| s.header == block.header);
+    let steps = match vouched {
+        true => Vec::new(),
+        false => steps(chain, node, root, &block.header)?,
+    };
     Ok(Some(Proof {
         chain: node.facts().chain,
         txid: tx.txid,
         wtxid: tx.wtxid,
         merkle,
-        validators: set_of(node, &root, &block.header.validators_hash, height)?,
-        steps: steps(chain, node, &root, &block.header)?,
+        validators: set_of(node, &genesis, &block.header.validators_hash, height)?,
+        steps,
         header: block.header.clone(),
         certificate,
+        start,
     }))
 }
 
@@ -413,7 +567,7 @@ fn set_of(
         .ok_or_else(|| missing("the validator set", height))
 }
 
-/// Set changes between the genesis and a header, found by walking its slot blocks down. The walk ends where the genesis set
+/// Set changes between a root and a header, found by walking its slot blocks down. The walk ends where the set of the root
 /// is in force: it vouches for that header itself.
 fn steps(
     chain: &Chain<'_>,

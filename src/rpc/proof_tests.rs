@@ -6,7 +6,7 @@ use crate::crypto::hash::Hash;
 use crate::ledger::testkit::{OPERATOR, genesis, key};
 use crate::rpc::fake::FakeNode;
 use crate::rpc::node::Node;
-use crate::rpc::proof::{Proof, ProofError, Step, genesis_set, make, verify};
+use crate::rpc::proof::{Proof, ProofError, Start, Step, genesis_set, make, verify};
 use crate::rpc::reader::Chain;
 use crate::types::bitmap::Bitmap;
 use crate::types::block::{Certificate, Commit, Header, tx_root};
@@ -22,7 +22,7 @@ fn sample(node: &FakeNode) -> Proof {
     let txid = txs[1].txid;
     node.decide(txs);
     let view = node.view();
-    make(&Chain::new(node, &view), node, &txid)
+    make(&Chain::new(node, &view), node, &txid, None)
         .unwrap()
         .unwrap()
 }
@@ -34,18 +34,18 @@ fn a_proof_of_a_decided_transaction_holds_offline() {
     let text = proof.to_json().to_string();
     let read = Proof::from_json(&text).unwrap();
     assert_eq!(read, proof);
-    let verdict = verify(&node.facts.genesis, &read).unwrap();
+    let verdict = verify(&node.facts.genesis, &read, None).unwrap();
     assert_eq!((verdict.height, verdict.txid), (Height(2), proof.txid));
     assert_eq!(
         (verdict.signed, verdict.total),
         (Power(4_000), Power(4_000))
     );
-    assert_eq!(verdict.root, node.facts.chain);
+    assert_eq!(verdict.root, (Height(0), BlockId(node.facts.chain.0)));
     node.flush(true);
     let view = node.view();
-    let again = make(&Chain::new(&*node, &view), &*node, &proof.txid).unwrap();
+    let again = make(&Chain::new(&*node, &view), &*node, &proof.txid, None).unwrap();
     assert_eq!(again, Some(proof), "the same from disk");
-    let none = make(&Chain::new(&*node, &view), &*node, &Txid::default()).unwrap();
+    let none = make(&Chain::new(&*node, &view), &*node, &Txid::default(), None).unwrap();
     assert_eq!(none, None);
 }
 
@@ -63,8 +63,8 @@ fn any_single_changed_byte_is_refused() {
             let Ok(changed) = String::from_utf8(changed) else {
                 continue;
             };
-            let verdict =
-                Proof::from_json(&changed).and_then(|proof| verify(&node.facts.genesis, &proof));
+            let verdict = Proof::from_json(&changed)
+                .and_then(|proof| verify(&node.facts.genesis, &proof, None));
             assert!(
                 verdict.is_err(),
                 "S10: byte {at} became {:?} in {changed}",
@@ -80,13 +80,13 @@ fn another_network_and_another_transaction_are_refused() {
     let proof = sample(&node);
     let other = genesis(&[1_000; 4], 9);
     assert!(matches!(
-        verify(&other, &proof),
+        verify(&other, &proof, None),
         Err(ProofError::OtherChain { .. })
     ));
     let mut swapped = proof.clone();
     swapped.txid = Txid::default();
     assert_eq!(
-        verify(&node.facts.genesis, &swapped),
+        verify(&node.facts.genesis, &swapped, None),
         Err(ProofError::NotIncluded)
     );
 }
@@ -180,6 +180,7 @@ fn stepped(genesis: &Genesis) -> Proof {
     let leaf = crate::types::block::tx_leaf(&txid, &wtxid);
     Proof {
         chain: genesis.chain_id(),
+        start: None,
         txid,
         wtxid,
         merkle: crate::crypto::merkle::TX_TREE.proof(&[leaf], 0).unwrap(),
@@ -195,13 +196,13 @@ fn changes_of_the_set_lead_from_the_genesis_to_the_block() {
     let genesis = genesis(&[1_000; 4], 10);
     let good = stepped(&genesis);
     let read = Proof::from_json(&good.to_json().to_string()).unwrap();
-    let verdict = verify(&genesis, &read).unwrap();
+    let verdict = verify(&genesis, &read, None).unwrap();
     assert_eq!((verdict.step_count, verdict.signed), (2, Power(40)));
 
     let refuse = |change: &dyn Fn(&mut Proof), why: &str| {
         let mut proof = good.clone();
         change(&mut proof);
-        assert!(verify(&genesis, &proof).is_err(), "S10, F2: {why}");
+        assert!(verify(&genesis, &proof, None).is_err(), "S10, F2: {why}");
     };
     refuse(&|p| drop(p.steps.remove(0)), "a step is missing");
     refuse(&|p| drop(p.steps.remove(1)), "the last step is missing");
@@ -251,6 +252,69 @@ fn changes_of_the_set_lead_from_the_genesis_to_the_block() {
         },
         "a certificate's round is not before the proposal's",
     );
+}
+
+#[test]
+fn a_block_that_the_verifier_vouches_for_is_a_root() {
+    let genesis = genesis(&[1_000; 4], 10);
+    let good = stepped(&genesis);
+    let at = |header: &Header| Some((header.height, header.id()));
+    let first = good.steps[0].clone();
+    // It stands in the proof as the header of a change.
+    let verdict = verify(&genesis, &good, at(&first.header)).unwrap();
+    assert_eq!((verdict.root.0, verdict.step_count), (Height(10), 1), "S10");
+    // What lies below the root is not believed, nor needed.
+    let mut below = good.clone();
+    below.steps[0].certificate = certify(&genesis, &first.header, &genesis_set(&genesis), 1);
+    assert!(verify(&genesis, &below, None).is_err());
+    assert!(verify(&genesis, &below, at(&first.header)).is_ok(), "F2");
+    // A proof that begins there.
+    let mut short = good.clone();
+    short.steps.remove(0);
+    short.start = Some(Start {
+        header: first.header.clone(),
+        next: first.next.clone(),
+    });
+    let short = Proof::from_json(&short.to_json().to_string()).unwrap();
+    assert!(verify(&genesis, &short, at(&first.header)).is_ok());
+    let unvouched = verify(&genesis, &short, None);
+    assert!(
+        matches!(unvouched, Err(ProofError::Unvouched(Height(10), _))),
+        "F2: {unvouched:?}"
+    );
+    // The block of the transaction itself.
+    let verdict = verify(&genesis, &good, at(&good.header)).unwrap();
+    assert_eq!((verdict.root.0, verdict.step_count), (Height(30), 0));
+    let mut other_set = short.clone();
+    other_set.start.as_mut().unwrap().next = set(20, 5);
+    assert!(
+        verify(&genesis, &other_set, at(&first.header)).is_err(),
+        "a header names its set"
+    );
+    let elsewhere = Some((Height(10), BlockId(Hash([9; 32]))));
+    for proof in [&good, &short] {
+        let refused = verify(&genesis, proof, elsewhere);
+        assert!(
+            matches!(refused, Err(ProofError::NoRoot(..))),
+            "{refused:?}"
+        );
+    }
+    let whole = Some((Height(0), BlockId(genesis.chain_id().0)));
+    assert!(verify(&genesis, &good, whole).is_ok() && verify(&genesis, &short, whole).is_err());
+}
+
+#[test]
+fn an_old_root_is_told_apart() {
+    let genesis = genesis(&[1_000; 4], 10);
+    let mut verdict = verify(&genesis, &stepped(&genesis), None).unwrap();
+    let old = WallMs(u64::MAX);
+    verdict.trusting_ms = 1_000;
+    assert!(
+        verdict.is_stale(old) && !verdict.is_stale(genesis.time),
+        "F2"
+    );
+    verdict.trusting_ms = 0;
+    assert!(!verdict.is_stale(old), "0 is off");
 }
 
 #[test]

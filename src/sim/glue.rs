@@ -138,10 +138,13 @@ impl World {
 
     pub(super) fn perform_p2p(&mut self, i: usize, effect: p2p::Effect, todo: &mut VecDeque<Work>) {
         let now = self.nodes[i].now(self.now);
+        let running = self.nodes[i].running.as_ref();
         let position = |peer: PeerId, height| {
+            let score = running.map_or(0, |r| r.p2p.score(now, peer));
             Work::ToSync(sync::Input::Position {
                 peer: peer.0,
                 height,
+                score,
             })
         };
         match effect {

@@ -252,7 +252,8 @@ pub fn applied(replica: &Replica) -> sync::Applied {
 /// The operator keys of the registry, for the p2p machine.
 pub fn operators(replica: &Replica) -> BTreeMap<MasternodeId, PublicKey> {
     let entries = replica.state().registry().entries().iter();
-    entries.map(|e| (e.id, e.operator)).collect()
+    let backed = entries.filter(|e| e.is_backed());
+    backed.map(|e| (e.id, e.operator)).collect()
 }
 
 /// A connection name as the sync machine writes it.

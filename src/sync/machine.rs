@@ -92,8 +92,12 @@ impl Machine {
             return;
         }
         match input {
-            Input::Position { peer, height } => {
-                self.peers.position(at, peer, height);
+            Input::Position {
+                peer,
+                height,
+                score,
+            } => {
+                self.peers.position(at, peer, height, score);
                 self.replan = true;
             }
             Input::Gone { peer } => {
@@ -147,13 +151,18 @@ impl Machine {
 
     /// Pings tell positions all the time: one that is not above the tip is noted and changes nothing else.
     fn is_no_news(&mut self, now: MonoUs, input: &Input) -> bool {
-        let Input::Position { peer, height } = input else {
+        let Input::Position {
+            peer,
+            height,
+            score,
+        } = input
+        else {
             return false;
         };
         let idle = self.begun.is_none() && self.behind_since.is_none() && self.pending.is_none();
         let none = idle && *height <= self.tip.height && self.deadline.is_some_and(|due| now < due);
         if none {
-            self.peers.position(now, *peer, *height);
+            self.peers.position(now, *peer, *height, *score);
         }
         none
     }

@@ -169,6 +169,8 @@ pub enum Input {
         peer: Peer,
         /// Its height.
         height: Height,
+        /// What is held against it (P3): 0, or below.
+        score: i64,
     },
     /// A peer's connection is gone.
     Gone {

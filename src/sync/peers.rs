@@ -24,6 +24,8 @@ pub(super) struct PeerState {
     /// Smoothed time to the first block of an answer, microseconds; 0: not known.
     latency: u64,
     failures: u32,
+    /// What is held against it (P3): 0, or below.
+    score: i64,
     pub(super) rests_until: MonoUs,
     faulty: bool,
 }
@@ -50,6 +52,10 @@ impl PeerState {
         self.failures = self.failures.saturating_add(1);
         self.rests_until = self.rests_until.max(now.plus_ms(rest));
     }
+    /// Whom to trouble first (F1): nobody who gave wrong data or let a question wait while others are there.
+    fn rank(&self) -> (bool, i64) {
+        (self.failures > 0, -self.score)
+    }
     fn timeout_ms(&self) -> u64 {
         let usual = (4 * self.latency / 1_000).clamp(ANSWER_TIMEOUT_MS, 4 * ANSWER_TIMEOUT_MS);
         usual
@@ -59,9 +65,9 @@ impl PeerState {
 }
 
 impl Peers {
-    pub(super) fn position(&mut self, now: MonoUs, peer: Peer, height: Height) {
+    pub(super) fn position(&mut self, now: MonoUs, peer: Peer, height: Height, score: i64) {
         if let Some(state) = self.peers.get_mut(&peer) {
-            state.height = height.0;
+            (state.height, state.score) = (height.0, score);
             state.heard = now;
         } else if self.peers.len() < PEER_COUNT_MAX {
             let state = PeerState {
@@ -70,6 +76,7 @@ impl Peers {
                 heard: now,
                 latency: 0,
                 failures: 0,
+                score,
                 rests_until: MonoUs(0),
                 faulty: false,
             };
@@ -117,12 +124,12 @@ impl Peers {
         ahead.peek().is_some() && ahead.all(|p| p.first > height)
     }
 
-    /// Whom to ask for slot headers: the highest, the most reliable, the quickest.
+    /// Whom to ask for slot headers: the most reliable, the quickest.
     pub(super) fn for_headers(&self, now: MonoUs, above: u64) -> Option<Peer> {
         let usable = self.peers.iter().filter(|(_, p)| p.usable(now));
         let ahead = usable.filter(|(_, p)| p.height > above);
-        let ranked = ahead.map(|(peer, p)| (p.failures, p.latency, *peer));
-        ranked.min().map(|(_, _, peer)| peer)
+        let ranked = ahead.map(|(peer, p)| (p.rank(), p.failures, p.latency, *peer));
+        ranked.min().map(|(.., peer)| peer)
     }
 
     /// How long an answer to a small question may take, ms.
@@ -157,16 +164,18 @@ impl Peers {
         usable.filter(|p| p.height > height).count()
     }
 
-    /// Whom to ask for `height`: who has it and room, the least busy first, then the most reliable, then the quickest.
+    /// Whom to ask for `height`: who has it and room; those last who were late or gave wrong data, and of the others the
+    /// least busy first, then the quickest.
     pub(super) fn choose(&self, now: MonoUs, height: u64) -> Option<(Peer, u64)> {
         let able = self
             .peers
             .iter()
             .filter(|(_, p)| p.usable(now) && p.height >= height && p.first <= height);
-        let ranked = able.map(|(peer, p)| (self.busy(*peer), p.failures, p.latency, *peer));
-        let (busy, _, _, peer) = ranked.min()?;
-        let claimed = self.peers.get(&peer)?.height;
-        (busy < REQUESTS_PER_PEER).then_some((peer, claimed))
+        let free = able.map(|(peer, p)| (self.busy(*peer), peer, p));
+        let free = free.filter(|(busy, ..)| *busy < REQUESTS_PER_PEER);
+        let ranked = free.map(|(busy, peer, p)| (p.rank(), busy, p.failures, p.latency, *peer));
+        let (.., peer) = ranked.min()?;
+        Some((peer, self.peers.get(&peer)?.height))
     }
 
     fn busy(&self, peer: Peer) -> usize {

@@ -352,7 +352,14 @@ impl Sim {
             Habit::Silent => Height(u64::MAX),
             _ => Height(self.chain.height()),
         };
-        self.post(10, Event::Input(Input::Position { peer, height }));
+        self.post(
+            10,
+            Event::Input(Input::Position {
+                peer,
+                height,
+                score: 0,
+            }),
+        );
     }
 
     pub(super) fn answer(&mut self, peer: Peer, from: Height, count: u16) {

@@ -61,6 +61,7 @@ fn close_behind_consensus_goes_first() {
     let position = |height| Input::Position {
         peer: 1,
         height: Height(height),
+        score: 0,
     };
     let asked = |sync: &mut Machine| {
         let mut asked = false;
@@ -84,13 +85,60 @@ fn close_behind_consensus_goes_first() {
 }
 
 #[test]
+fn who_gave_wrong_data_or_was_late_is_asked_last() {
+    let chain = Chain::new(600, 1_000, 0);
+    let mut sync = Machine::new(CHAIN, chain.applied(0), None);
+    for (peer, score) in [(2, 0), (3, 0), (4, 0), (1, -25)] {
+        let height = Height(600);
+        let position = Input::Position {
+            peer,
+            height,
+            score,
+        };
+        sync.handle(now(1), position);
+    }
+    let mut asked = Vec::new();
+    while let Some(effect) = sync.effect() {
+        match effect {
+            Effect::RequestHeaders { peer, .. } => {
+                assert_ne!(peer, 1, "F1: not while others are there");
+                let headers = Vec::new();
+                sync.handle(now(2), Input::Headers { peer, headers });
+            }
+            Effect::Request { peer, .. } => asked.push(peer),
+            _ => {}
+        }
+    }
+    let first = asked.iter().position(|peer| *peer == 1);
+    let good = asked.iter().filter(|peer| **peer != 1).count();
+    assert_eq!(good, 3 * REQUESTS_PER_PEER, "{asked:?}");
+    assert!(
+        first.is_none_or(|at| at == good),
+        "F1, P3: last of all: {asked:?}"
+    );
+    sync.handle(now(3 + 1_000 * ANSWER_TIMEOUT_MAX_MS), Input::Tick);
+    let mut effects = std::iter::from_fn(|| sync.effect());
+    assert!(
+        !effects.any(|effect| matches!(effect, Effect::Fault { .. })),
+        "P3: nobody is blamed for being slow"
+    );
+}
+
+#[test]
 fn two_certified_chains_are_told_not_followed() {
     let common = Chain::new(3, 1_000, 0);
     let ours = common.clone().grown(5, 1_000, 0);
     let theirs = common.grown(20, 1_000, 7);
     let mut sync = Machine::new(CHAIN, ours.applied(5), None);
     let height = Height(20);
-    sync.handle(now(1), Input::Position { peer: 1, height });
+    sync.handle(
+        now(1),
+        Input::Position {
+            peer: 1,
+            height,
+            score: 0,
+        },
+    );
     for (block, certificate) in answer(&theirs, Height(6), 15).unwrap() {
         let input = Input::Block {
             peer: 1,
@@ -126,6 +174,7 @@ fn what_was_lost_on_the_way_is_fetched_again() {
     let position = |height| Input::Position {
         peer: 1,
         height: Height(height),
+        score: 0,
     };
     sync.handle(now(1), position(20));
     let send = |sync: &mut Machine, at: u64| {
@@ -182,7 +231,14 @@ fn a_node_that_went_another_way_drops_what_it_holds() {
     let chain = Chain::new(30, 1_000, 0);
     let mut sync = Machine::new(CHAIN, chain.applied(0), None);
     let height = Height(30);
-    sync.handle(now(1), Input::Position { peer: 1, height });
+    sync.handle(
+        now(1),
+        Input::Position {
+            peer: 1,
+            height,
+            score: 0,
+        },
+    );
     for (block, certificate) in answer(&chain, Height(1), 30).unwrap() {
         let input = Input::Block {
             peer: 1,
@@ -227,7 +283,14 @@ fn memory_is_bounded_while_the_ledger_stands_still() {
     let mut sync = Machine::new(CHAIN, chain.applied(0), None);
     for peer in 0..5 {
         let height = Height(chain.height());
-        sync.handle(now(1), Input::Position { peer, height });
+        sync.handle(
+            now(1),
+            Input::Position {
+                peer,
+                height,
+                score: 0,
+            },
+        );
     }
     let mut arriving = VecDeque::new();
     loop {

@@ -21,6 +21,12 @@ pub struct Root {
     pub said: Option<WallMs>,
 }
 
+/// Reads `HEIGHT:ID`.
+pub fn block_of(text: &str) -> Option<(Height, BlockId)> {
+    let (height, id) = text.split_once(':')?;
+    Some((Height(height.parse().ok()?), id.parse().ok()?))
+}
+
 /// The newest slot header that was reached while the one before it was young.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Anchor {

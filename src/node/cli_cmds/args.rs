@@ -102,6 +102,9 @@ pub(super) struct ProofExport {
     /// file to write (default: standard output)
     #[argh(option, arg_name = "file")]
     pub(super) out: Option<String>,
+    /// begin at this block instead of the genesis, as HEIGHT:ID; it must not be above that of the transaction
+    #[argh(option, arg_name = "block")]
+    pub(super) trusted: Option<String>,
 }
 
 /// Check a finality proof without any node. Ends with 1 if it proves nothing.
@@ -114,6 +117,9 @@ pub(super) struct ProofVerify {
     /// genesis file of the network (default: that of the data directory)
     #[argh(option, arg_name = "file")]
     pub(super) genesis: Option<String>,
+    /// trust this block instead of the genesis, as HEIGHT:ID: one that you know to be final from elsewhere. It must stand in the proof
+    #[argh(option, arg_name = "block")]
+    pub(super) trusted: Option<String>,
 }
 
 /// Make the line of [rpc] users for a new user, with a new password. Both are printed, nothing is kept.

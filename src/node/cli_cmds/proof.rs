@@ -14,6 +14,8 @@ use super::args::{ProofExport, ProofVerify, TimeCli};
 use super::connect;
 use super::output::{CliError, Output, pairs, seconds};
 use crate::base::limits::GENESIS_BYTES_MAX;
+use crate::base::time::WallMs;
+use crate::node::trust::parse_root;
 use crate::rpc::proof::{PROOF_BYTES_MAX, Proof, ProofError, Verdict, verify as judge};
 use crate::types::genesis::Genesis;
 
@@ -23,7 +25,9 @@ pub(super) fn export(
     options: &ProofExport,
     output: &mut Output<'_>,
 ) -> Result<(), CliError> {
-    let proof = client.call("getfinalityproof", json!([options.txid]))?;
+    let mut params = vec![json!(options.txid)];
+    params.extend(options.trusted.iter().map(|block| json!(block)));
+    let proof = client.call("getfinalityproof", json!(params))?;
     let Some(file) = &options.out else {
         output.value(&proof);
         return Ok(());
@@ -45,14 +49,17 @@ pub(super) fn verify(
         None => connect::config(given)?.node.genesis,
     };
     let data = |e: String| CliError::new(Exit::Data, e);
+    let trusted = options.trusted.as_deref().map(parse_root).transpose();
+    let trusted = trusted.map_err(|e| CliError::new(Exit::Usage, e))?;
     let genesis = read(&genesis_path, GENESIS_BYTES_MAX)?;
     let genesis = Genesis::from_toml(&genesis)
         .map_err(|e| data(format!("{}: {e}", genesis_path.display())))?;
     let text = read(Path::new(&options.file), PROOF_BYTES_MAX)?;
-    let verdict = Proof::from_json(&text).and_then(|proof| judge(&genesis, &proof));
+    let verdict = Proof::from_json(&text).and_then(|proof| judge(&genesis, &proof, trusted));
     match verdict {
         Ok(verdict) => {
-            let value = verdict.to_json();
+            let mut value = verdict.to_json();
+            value["root_stale"] = json!(verdict.is_stale(WallMs(now_ms)));
             output.either(&value, || people(&verdict, now_ms));
             Ok(())
         }
@@ -66,7 +73,7 @@ pub(super) fn verify(
 
 fn people(verdict: &Verdict, now_ms: u64) -> String {
     let age = |ms: u64| seconds(now_ms.saturating_sub(ms));
-    pairs(&[
+    let mut rows = vec![
         ("proof", "valid: the transaction is final".to_owned()),
         ("transaction", verdict.txid.to_string()),
         (
@@ -85,13 +92,19 @@ fn people(verdict: &Verdict, now_ms: u64) -> String {
         (
             "trusted root",
             format!(
-                "genesis {}, {} old, {} changes of the validator set since",
-                verdict.root,
+                "{}, {} old, {} changes of the validator set since",
+                verdict.root_text(),
                 age(verdict.root_time.0),
                 verdict.step_count
             ),
         ),
-    ])
+    ];
+    if verdict.is_stale(WallMs(now_ms)) {
+        let text = "the root is older than the trusting period: whoever held its keys may have sold them since. A proof from a \
+                    block that you know to be final proves more (--trusted)";
+        rows.push(("warning", text.to_owned()));
+    }
+    pairs(&rows)
 }
 
 /// A text file of at most `limit` bytes; `-` is standard input.

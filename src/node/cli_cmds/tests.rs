@@ -489,6 +489,7 @@ fn proved() -> (Genesis, Proof) {
     };
     let proof = Proof {
         chain,
+        start: None,
         txid,
         wtxid,
         merkle: TX_TREE.proof(&[tx_leaf(&txid, &wtxid)], 0).unwrap(),
@@ -533,6 +534,17 @@ fn a_proof_is_checked_without_any_node() {
         (&verdict["valid"], &verdict["height"]),
         (&json!(true), &json!(1))
     );
+    let trusting = |block: &str| verify(&format!("{good} --trusted {block}"), false);
+    let id = proof.header.id();
+    let (exit, shown) = trusting(&format!("1:{id}"));
+    let verdict: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(
+        (exit, &verdict["root"]),
+        (Exit::Success, &json!(format!("block 1:{id}"))),
+        "S10: the root that was used is named"
+    );
+    assert_eq!(trusting(&format!("2:{id}")).0, Exit::Failure, "F2");
+    assert_eq!(trusting("somewhere").0, Exit::Usage);
     let mut other = proof.clone();
     other.txid = Txid(Hash([7; 32]));
     let bad = write("bad.json", &other.to_json().to_string());

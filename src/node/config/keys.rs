@@ -208,7 +208,7 @@ pub fn keys() -> &'static [KeySpec] {
     &KEYS
 }
 
-static KEYS: [KeySpec; 51] = [
+static KEYS: [KeySpec; 53] = [
     value("node", "network", Kind::Choice(&["main", "test", "dev"]), "\"main\"")
         .help("The network. main and test need a genesis file; dev makes its own when the data directory is empty."),
     derived("node", "datadir", Kind::Path, "~/.timecoin/NETWORK")
@@ -304,6 +304,10 @@ static KEYS: [KeySpec; 51] = [
         .help("All other frames (pings, peer exchange, heartbeats) that one peer may send. 0 = no limit."),
     number("limits", "strangers", (0, 1_000_000), "100", "transactions/s").reloads()
         .help("Transactions that all peers together may hand in which dialled this node and proved no masternode key, served in turn. 0 = no limit."),
+    number("limits", "handshakes", (0, 1_000_000), "60", "handshakes/min").reloads()
+        .help("TLS handshakes that one address (of IPv6 one /64) may begin, a third of it at once. Configured peers, registered endpoints and this host itself are not counted. 0 = no limit."),
+    number("limits", "group_handshakes", (0, 1_000_000), "240", "handshakes/min").reloads()
+        .help("The same for one network (/24 or /48). 0 = no limit."),
 ];
 
 #[cfg(test)]

@@ -383,6 +383,8 @@ impl<'a> Reader<'a> {
             sync: limit(number("sync_frames")?, base.sync.bytes),
             other: limit(number("other_frames")?, base.other.bytes),
             strangers: number("strangers")?,
+            handshakes: number("handshakes")?,
+            group_handshakes: number("group_handshakes")?,
         })
     }
 

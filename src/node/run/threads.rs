@@ -13,6 +13,7 @@ use crate::node::datadir::{DirLock, OperatorLock};
 use crate::node::exit::Exit;
 use crate::node::forkfile::ForkFile;
 use crate::node::handle::Handle;
+use crate::node::keeper::Keeper;
 use crate::node::meter::{Gauge, Meter};
 use crate::node::netcmd::NetCommand;
 use crate::node::pool::Pool;
@@ -219,6 +220,7 @@ fn listen(config: &Config, opened: &Opened) -> Result<(Reactor, WakeHandle), Run
     net.timeouts.handshake = std::time::Duration::from_millis(config.p2p.handshake_timeout_ms);
     let hosts = config.p2p.peers.iter().map(|peer| peer.host.parse());
     net.exempt = hosts.filter_map(Result::ok).collect();
+    net.handshakes = crate::node::netthread::rates_of(&config.peer_limits());
     net.http_listen = config.rpc.bind.clone();
     net.p2p_listen = config.p2p.bind.clone();
     let first = Reactor::new(net.clone());
@@ -359,11 +361,13 @@ pub(super) fn start(config: &Config, mut opened: Opened) -> Result<Running, RunE
     let mut others = site.rpc(&opened, &service, workers, notify_meter)?;
     others.push(site.snapshots(&opened)?);
     let mut handler = site.net_handler(machine)?;
-    let stop = site.stopping.clone();
+    let (stop, shared) = (site.stopping.clone(), site.shared.clone());
     let net_thread = spawn(net_meter, &threads.net, move |mut meter| {
-        reactor.run(&mut handler, &stop, |stats| {
+        let ended = reactor.run(&mut handler, &stop, |stats| {
             meter.turn(stats.work, stats.idle)
-        })
+        });
+        *shared.book.lock() = Some(handler.last_book());
+        ended
     })?;
     announce(&addresses);
     Ok(Running {
@@ -413,6 +417,8 @@ impl Running {
             .join()
             .map_err(|_| died("net"))?
             .map_err(|e| RunError::new(e, Exit::Io))?;
+        // After the net thread, which knew best whom to dial first next time.
+        Keeper::new(&self.handle.datadir, self.handle.shared.clone()).keep_all();
         self.sync.put(SyncInput::Stop);
         self.sync_thread.join().map_err(|_| died("sync"))?;
         // The consensus thread owns the ends of the disk queues: they close when it has ended.

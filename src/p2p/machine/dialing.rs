@@ -7,7 +7,7 @@ use crate::base::rng::Rng;
 use crate::base::time::{MonoUs, Now};
 use crate::crypto::keys::PublicKey;
 use crate::types::ids::MasternodeId;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// First wait before a target is dialled again; doubled up to the cap (B2).
@@ -49,6 +49,11 @@ impl Machine {
         if let Some(target) = self.target_at(address) {
             target.configured = true;
         }
+    }
+
+    /// Addresses of configured peers and registered endpoints.
+    pub fn exempt(&self) -> &BTreeSet<IpAddr> {
+        &self.exempt
     }
 
     /// Dials an address once.

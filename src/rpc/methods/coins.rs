@@ -8,10 +8,12 @@ use crate::rpc::json;
 use crate::rpc::proof::{self, Proof};
 use crate::rpc::registry::{ArgKind, Category, MethodSpec, Reply, optional, required};
 use crate::rpc::waiters::{Until, WAIT_MS_MAX, Wait};
+use crate::sync::trust::block_of;
 use crate::types::ids::*;
 use serde_json::{Value, json};
 
 const TXID: &str = "The transaction's id, 64 hex digits.";
+const TRUSTED: &str = "HEIGHT:ID of a block that you know to be final, in place of the genesis.";
 const STATE: &str = "{ txid, state (pending, proposed, final, archived, conflicted, dropped, unknown), final, height, \
                      blockhash, finality_ms }";
 
@@ -84,8 +86,12 @@ pub const METHODS: &[MethodSpec] = &[
         category: Category::Chain,
         summary: "A proof that a transaction is final, to be checked offline with the genesis file alone.",
         details: "It proves inclusion, not that an output is unspent. 'time-cli proof verify FILE' checks it.",
-        args: &[required("txid", ArgKind::Hex, TXID)],
-        result: "{ format, chain, txid, wtxid, height, blockhash, merkle, header, certificate, validators, steps }",
+        args: &[
+            required("txid", ArgKind::Hex, TXID),
+            optional("trusted", ArgKind::Text, "", TRUSTED),
+        ],
+        result: "{ format, chain, txid, wtxid, height, blockhash, merkle, header, certificate, validators, steps, start if \
+                 trusted was given }",
         example: "\"txid\"",
         while_starting: false,
         run: getfinalityproof,
@@ -94,14 +100,14 @@ pub const METHODS: &[MethodSpec] = &[
         name: "verifyfinalityproof",
         category: Category::Util,
         summary: "Checks a finality proof against this node's genesis.",
-        details: "",
-        args: &[required(
-            "proof",
-            ArgKind::Object,
-            "What getfinalityproof answered.",
-        )],
-        result: "{ valid: true, txid, wtxid, height, blockhash, time, signed_power, total_power, root }; an error says what \
-                 is wrong with it",
+        details: "root names what was trusted, and root_age_ms its age. root_stale: it is older than the trusting period, so \
+                  its keys may have been sold, and a younger root proves more.",
+        args: &[
+            required("proof", ArgKind::Object, "What getfinalityproof answered."),
+            optional("trusted", ArgKind::Text, "", TRUSTED),
+        ],
+        result: "{ valid: true, txid, wtxid, height, blockhash, time, signed_power, total_power, root, root_age_ms, \
+                 root_stale }; an error says what is wrong with it",
         example: "'{\"format\": ...}'",
         while_starting: false,
         run: verifyfinalityproof,
@@ -188,7 +194,22 @@ fn waittransactionfinality(_: &Call<'_>, args: &Args) -> Result<Reply, RpcError>
 
 fn getfinalityproof(call: &Call<'_>, args: &Args) -> Result<Reply, RpcError> {
     let txid: Txid = args.id(0, "txid")?;
-    match proof::make(&call.chain(), call.node(), &txid)? {
+    let chain = call.chain();
+    let start = match trusted(args)? {
+        None => None,
+        Some(block) => {
+            let start = proof::start_at(&chain, call.node(), block)?;
+            let text = format!("this chain has no block {}:{}", block.0, block.1);
+            let start = start.ok_or_else(|| RpcError::not_found(text))?;
+            let at = chain.position_of(&txid)?;
+            if at.is_some_and(|(height, _)| height < block.0) {
+                let text = "the transaction is in a block below the trusted one";
+                return Err(RpcError::parameter(text).hint("name an older root, or none"));
+            }
+            Some(start)
+        }
+    };
+    match proof::make(&chain, call.node(), &txid, start)? {
         Some(proof) => Ok(proof.to_json().into()),
         None => {
             let found = finality::find(&call.chain(), call.node(), &txid)?;
@@ -198,14 +219,25 @@ fn getfinalityproof(call: &Call<'_>, args: &Args) -> Result<Reply, RpcError> {
     }
 }
 
+/// The block that the caller vouches for.
+fn trusted(args: &Args) -> Result<Option<proof::Trusted>, RpcError> {
+    let text = args.text(1);
+    let wrong = || RpcError::parameter("trusted is not HEIGHT:ID of a block");
+    match text.is_empty() {
+        true => Ok(None),
+        false => block_of(text).map(Some).ok_or_else(wrong),
+    }
+}
+
 fn verifyfinalityproof(call: &Call<'_>, args: &Args) -> Result<Reply, RpcError> {
     let value = args.get(0).unwrap_or(&Value::Null);
     let text = value.to_string();
     let proof = Proof::from_json(&text);
     let proof = proof.map_err(|e| RpcError::new(code::DESERIALIZATION, e.to_string()))?;
-    let verdict = proof::verify(&call.node().facts().genesis, &proof);
+    let verdict = proof::verify(&call.node().facts().genesis, &proof, trusted(args)?);
     let verdict = verdict.map_err(|e| RpcError::new(code::VERIFY, e.to_string()))?;
     let mut out = verdict.to_json();
     out["root_age_ms"] = json!(call.now.wall.since(verdict.root_time));
+    out["root_stale"] = json!(verdict.is_stale(call.now.wall));
     Ok(out.into())
 }
