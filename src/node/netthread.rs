@@ -19,7 +19,7 @@ use crate::node::publish::{count, count_frame};
 use crate::node::queues::Outlet;
 use crate::node::syncer::SyncInput;
 use crate::p2p::buckets::Limits;
-use crate::p2p::machine::{Effect, Input, Link, Machine};
+use crate::p2p::machine::{Effect, Input, Link, Machine, REFUSED_BY_PEER};
 use crate::p2p::messages::{Class, Message, PeerId, Status};
 use crate::p2p::reputation::Ban;
 use crate::replica::io::ReadAt;
@@ -328,6 +328,9 @@ impl NetThread {
         if fault {
             log::warn!("peer {} closed: {why}", conn.address);
             count(&self.out.metrics.peer_events, "event", "fault");
+        } else if why.starts_with(REFUSED_BY_PEER) {
+            // The other side's rule, which an operator can do something about.
+            log::info!("peer {} closed: {why}", conn.address);
         } else {
             log::debug!("peer {} closed: {why}", conn.address);
         }

@@ -393,6 +393,13 @@ fn require_stake_admits_only_masternodes_also_of_those_it_dials() {
             out.iter().all(|e| !matches!(e, Effect::Deliver(..))),
             "nothing is taken from it"
         );
+        let ping = Input::Frame(peer, Message::Ping(Status::default()));
+        let out = machine.handle(now, ping);
+        let pong = |e: &Effect| matches!(e, Effect::Send(_, Message::Pong(_)));
+        assert!(
+            out.len() == 1 && out.iter().all(pong),
+            "it stays until it hears why it must go: {out:?}"
+        );
         let later = Now {
             wall: WallMs(6_000),
             mono: MonoUs(6_000_000),

@@ -33,6 +33,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// A Hello must arrive within this time.
 const HELLO_TIMEOUT_MS: u64 = 5_000;
+/// How a connection ends whose other side has sent a Reject.
+pub const REFUSED_BY_PEER: &str = "refused by peer";
 /// No timer runs.
 const NEVER: MonoUs = MonoUs(u64::MAX);
 /// Pings without any answer after which a peer is dead.
@@ -244,14 +246,19 @@ impl Machine {
                 self.hello(now, id, *hello);
             }
             (Message::Reject(reason), _) => {
-                let why = format!("refused by peer: {}", String::from_utf8_lossy(&reason));
+                let text = String::from_utf8_lossy(&reason);
+                let text: String = text.chars().filter(|c| !c.is_control()).collect();
+                let why = format!("{REFUSED_BY_PEER}: {text}");
                 self.close(id, why, false);
             }
             (Message::OperatorProof(proof), false) if peer.waiting.is_some() => {
                 self.operator_proof(now, id, &proof);
             }
             (Message::Hello(_), false) => self.blame(now, id, "second Hello"),
-            // It has greeted and is not admitted yet: it cannot know.
+            // It has greeted and is not admitted yet: it cannot know, and is to live until it is told why.
+            (Message::Ping(status), false) if peer.waiting.is_some() => {
+                self.out.push(Effect::Send(id, Message::Pong(status.clock)));
+            }
             (_, false) if peer.waiting.is_some() => {}
             (_, false) => self.blame(now, id, "spoke before Hello"),
             (Message::Hello(_), true) => self.blame(now, id, "second Hello"),
