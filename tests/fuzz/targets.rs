@@ -4,7 +4,7 @@ use timecoin::net::{Class, FrameDecoder, FrameRule, HttpLimits, HttpParser, Pars
 use timecoin::p2p::messages::Message;
 use timecoin::rpc::args::Args;
 use timecoin::rpc::envelope::{self, Body};
-use timecoin::rpc::proof::{Proof, Step};
+use timecoin::rpc::proof::{Proof, Start, Step};
 use timecoin::rpc::registry;
 use timecoin::types::address::{Network, Program};
 use timecoin::types::codec;
@@ -326,11 +326,20 @@ fn proof() -> Target {
         certificate: zeros(),
         validators: zeros(),
         steps: vec![step()],
+        start: None,
     };
+    let begun = Proof {
+        start: Some(Start {
+            header: zeros(),
+            next: zeros(),
+        }),
+        ..first.clone()
+    };
+    let seed = |proof: &Proof| proof.to_json().to_string().into_bytes();
     Target {
         name: "finality proof".into(),
-        seeds: vec![first.to_json().to_string().into_bytes()],
-        words: &["\"steps\":[", "0", "ff", ",", "}", "\"", " "],
+        seeds: vec![seed(&first), seed(&begun)],
+        words: &["\"steps\":[", "\"start\":{", "0", "ff", ",", "}", "\"", " "],
         judge: Box::new(|input| {
             let Ok(text) = std::str::from_utf8(input) else {
                 return false;
