@@ -1,5 +1,6 @@
 //! The sync thread: drives the machine that catches up, and serves blocks and certificates to peers that do.
 
+use crate::base::time::Now;
 use crate::crypto::verify::Verified;
 use crate::ledger::snapshot::Contents;
 use crate::node::clock::Clock;
@@ -349,18 +350,21 @@ impl Syncer {
         }
     }
 
+    fn position(&mut self, now: Now, peer: sync::Peer, height: Height, score: i64) {
+        let input = Input::Position {
+            peer,
+            height,
+            score,
+        };
+        self.machine.handle(now, input);
+        self.fetch(FetchInput::Peer(peer));
+    }
+
     fn take(&mut self, input: SyncInput) {
         let now = self.clock.now();
         match input {
             SyncInput::Position(peer, height, score) => {
-                let peer = peer.0;
-                let input = Input::Position {
-                    peer,
-                    height,
-                    score,
-                };
-                self.machine.handle(now, input);
-                self.fetch(FetchInput::Peer(peer));
+                self.position(now, peer.0, height, score);
             }
             SyncInput::Gone(peer) => {
                 self.machine.handle(now, Input::Gone { peer: peer.0 });

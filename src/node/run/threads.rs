@@ -361,12 +361,12 @@ pub(super) fn start(config: &Config, mut opened: Opened) -> Result<Running, RunE
     let mut others = site.rpc(&opened, &service, workers, notify_meter)?;
     others.push(site.snapshots(&opened)?);
     let mut handler = site.net_handler(machine)?;
-    let (stop, shared) = (site.stopping.clone(), site.shared.clone());
+    let stop = site.stopping.clone();
     let net_thread = spawn(net_meter, &threads.net, move |mut meter| {
         let ended = reactor.run(&mut handler, &stop, |stats| {
             meter.turn(stats.work, stats.idle)
         });
-        *shared.book.lock() = Some(handler.last_book());
+        handler.last_book();
         ended
     })?;
     announce(&addresses);
