@@ -6,7 +6,7 @@ use super::site::{Site, Wires};
 use super::takeback::{take_back, taken_back};
 use crate::base::time::Now;
 use crate::ledger::mempool::{MempoolLimits, decode_saved};
-use crate::net::{HttpToken, NetConfig, NetError, NodeIdentity, Reactor, WakeHandle};
+use crate::net::{HttpToken, LoopStats, NetConfig, NetError, NodeIdentity, Reactor, WakeHandle};
 use crate::node::clock::Clock;
 use crate::node::config::{Config, CoreSet};
 use crate::node::datadir::{DirLock, OperatorLock};
@@ -363,11 +363,9 @@ pub(super) fn start(config: &Config, mut opened: Opened) -> Result<Running, RunE
     let mut handler = site.net_handler(machine)?;
     let stop = site.stopping.clone();
     let net_thread = spawn(net_meter, &threads.net, move |mut meter| {
-        let ended = reactor.run(&mut handler, &stop, |stats| {
-            meter.turn(stats.work, stats.idle)
-        });
-        handler.last_book();
-        ended
+        let turn = |stats: &LoopStats| meter.turn(stats.work, stats.idle);
+        let ended = reactor.run(&mut handler, &stop, turn);
+        ended.inspect(|()| handler.last_book())
     })?;
     announce(&addresses);
     Ok(Running {
