@@ -403,6 +403,7 @@ impl ConsensusThread {
                 }
                 Effect::Restart => {
                     log::warn!("the fork has ended: this node starts again in the next era");
+                    crate::storage::strike::moment("the next era is durable");
                     self.restart.store(true, Ordering::Release);
                 }
                 Effect::Event(event) => {

@@ -9,6 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 
 use super::exit::Exit;
+use crate::storage::strike;
 
 /// Why a file could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +90,7 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
         file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
         file.write_all(bytes)?;
         file.sync_all()?;
+        strike::moment("before a file");
         std::fs::rename(&beside, path)
     };
     if let Err(source) = write() {
@@ -98,7 +100,9 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let directory = path
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty());
-    sync_directory(directory.unwrap_or(Path::new("."))).map_err(error("sync the directory of"))
+    let synced = sync_directory(directory.unwrap_or(Path::new(".")));
+    strike::moment("after a file");
+    synced.map_err(error("sync the directory of"))
 }
 
 /// Makes a rename or a new file in `directory` durable.

@@ -15,7 +15,8 @@ use crate::rpc::node::{Node, NodeView};
 use crate::sync::trust::Anchor;
 use crossbeam::channel::RecvTimeoutError;
 pub(in crate::node) use open::load_genesis;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Why a node could not start or go on, with the exit code that says so.
@@ -54,9 +55,9 @@ pub fn run(config: &Config) -> u8 {
         std::process::abort();
     }));
     match start_and_wait(config) {
-        Ok(false) => Exit::Success.code(),
         // Everything is on disk and every thread has ended: the same program takes this process over (B6 step 5, F4).
-        Ok(true) => again(),
+        Ok(Some(stop)) if !stop.load(Ordering::Acquire) => again(),
+        Ok(_) => Exit::Success.code(),
         Err(error) => {
             log::error!("{error}");
             error.exit
@@ -81,8 +82,8 @@ fn again() -> u8 {
     Exit::NotReady.code()
 }
 
-/// Whether the node is to start again.
-fn start_and_wait(config: &Config) -> Result<bool, RunError> {
+/// Whether the node is to start again, unless what is returned is raised: somebody wants it to stop.
+fn start_and_wait(config: &Config) -> Result<Option<Arc<AtomicBool>>, RunError> {
     let signals = SignalListener::start().map_err(|e| RunError::new(e, Exit::Internal))?;
     if std::env::var_os(devnet::STOP_AT_EOF).is_some() {
         stop_at_end_of_input()?;
@@ -93,13 +94,15 @@ fn start_and_wait(config: &Config) -> Result<bool, RunError> {
     log::info!("ready: height {} at {}", view.tip.height, view.tip.id);
     notify::ready(&format!("height {}", view.tip.height));
     wait(config, &signals, &node);
-    let again = node.handle.restart.load(Ordering::Acquire);
+    let stop = signals.stop_asked();
+    let asked = node.handle.stopping.load(Ordering::Acquire) || stop.load(Ordering::Acquire);
+    let again = node.handle.restart.load(Ordering::Acquire) && !asked;
     if !again {
         notify::stopping();
     }
     log::info!("stopping");
     node.stop()?;
-    Ok(again)
+    Ok(again.then_some(stop))
 }
 
 /// Whoever started this node holds the other end of its standard input: when that ends, so does the node.

@@ -4,6 +4,8 @@
 //! Never: does anything in a signal handler but wake the thread that waits here.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 
 use crossbeam::channel::{Receiver, TrySendError, bounded};
@@ -35,6 +37,7 @@ impl Signal {
 /// Listens for signals until dropped.
 pub struct SignalListener {
     receiver: Receiver<Signal>,
+    stop: Arc<AtomicBool>,
     handle: Handle,
     thread: Option<JoinHandle<()>>,
 }
@@ -43,6 +46,10 @@ impl SignalListener {
     /// Starts to listen, on a thread of its own. From here on SIGTERM, SIGINT and SIGHUP no longer end the process.
     pub fn start() -> io::Result<Self> {
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+        let stop = Arc::new(AtomicBool::new(false));
+        for signal in [SIGTERM, SIGINT] {
+            signal_hook::flag::register(signal, stop.clone())?;
+        }
         let handle = signals.handle();
         let (sender, receiver) = bounded(PENDING_COUNT_MAX);
         let thread = std::thread::Builder::new().name("signals".into());
@@ -55,9 +62,16 @@ impl SignalListener {
         })?;
         Ok(SignalListener {
             receiver,
+            stop,
             handle,
             thread: Some(thread),
         })
+    }
+
+    /// Raised by the first signal that asks for a stop, for good, also after this listener is gone: a stop that is asked for while
+    /// the process starts itself again must not be lost.
+    pub fn stop_asked(&self) -> Arc<AtomicBool> {
+        self.stop.clone()
     }
 
     /// The channel of signals, to wait on with a timeout or in a select.
@@ -78,6 +92,7 @@ impl Drop for SignalListener {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::Ordering;
     use std::time::Duration;
 
     #[test]
@@ -92,6 +107,7 @@ mod tests {
         let deadline = std::time::Instant::now() + Duration::from_secs(30);
         while let Ok(signal) = listener.receiver().recv_deadline(deadline) {
             if signal == Signal::Stop {
+                assert!(listener.stop_asked().load(Ordering::Acquire), "for good");
                 return;
             }
         }

@@ -48,6 +48,9 @@ impl CoinSource for Source {
     fn block_id(&self, height: Height) -> Result<Option<BlockId>, SourceError> {
         self.0.block_id(height).map_err(unreadable)
     }
+    fn is_unspent(&self, outpoint: &OutPoint) -> Result<bool, SourceError> {
+        Ok(self.0.coin(outpoint).map_err(unreadable)?.is_some())
+    }
     fn reorg_max(&self) -> u64 {
         self.0.genesis().params.max_reorg
     }
@@ -103,11 +106,11 @@ pub fn load(
     for name in names {
         let dir = wallet::directory(&root, &name).map_err(|e| failed(&name, e))?;
         let mut opened = Wallet::open(&dir, network, chain).map_err(|e| failed(&name, e))?;
-        if let Some(returned) = returned {
-            let back = opened.take_back(&source, returned);
-            back.map_err(|e| failed(&name, e))?;
-        }
-        opened.attach(&source).map_err(|e| failed(&name, e))?;
+        let attached = match returned {
+            Some(returned) => opened.attach_after_fork(&source, returned),
+            None => opened.attach(&source),
+        };
+        attached.map_err(|e| failed(&name, e))?;
         if let (Some(file), true) = (
             &config.wallet.passphrase_file,
             *name == *default && opened.is_locked(),

@@ -306,6 +306,9 @@ impl CoinSource for EmptySource {
     fn block_id(&self, _: Height) -> Result<Option<BlockId>, SourceError> {
         Ok(None)
     }
+    fn is_unspent(&self, _: &OutPoint) -> Result<bool, SourceError> {
+        Ok(false)
+    }
     fn reorg_max(&self) -> u64 {
         1_000
     }

@@ -474,13 +474,16 @@ impl Write<'_> {
     /// anew by the next one.
     pub(super) fn commit(self) -> Result<(), StorageError> {
         let env = self.env;
-        self.txn.commit().map_err(|e| {
+        super::strike::moment("before a transaction");
+        let done = self.txn.commit().map_err(|e| {
             let error = env.write_failed("committing", e);
             if !error.is_full() {
                 env.poisoned.store(true, Ordering::Release);
             }
             error
-        })
+        });
+        super::strike::moment("after a transaction");
+        done
     }
 }
 

@@ -17,6 +17,7 @@ mod setup;
 pub mod signer;
 pub mod snapshot;
 mod space;
+pub mod strike;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

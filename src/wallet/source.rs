@@ -38,6 +38,8 @@ pub trait CoinSource {
     ) -> Result<Vec<SourceCoin>, SourceError>;
     /// The block decided at a height; `None` above the tip or where its id is not kept.
     fn block_id(&self, height: Height) -> Result<Option<BlockId>, SourceError>;
+    /// Whether an output is a coin of the ledger, anybody's.
+    fn is_unspent(&self, outpoint: &OutPoint) -> Result<bool, SourceError>;
     /// Blocks deeper than this are never taken back.
     fn reorg_max(&self) -> u64;
     /// A decided block; `None` above the tip or if its body is pruned.

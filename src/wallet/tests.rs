@@ -120,6 +120,12 @@ impl CoinSource for Chain {
         let block = block.and_then(|at| self.blocks.get(at));
         Ok(block.map(|block| block.id()))
     }
+    fn is_unspent(&self, outpoint: &OutPoint) -> Result<bool, SourceError> {
+        let spent = |tx: &Tx| tx.body().inputs.contains(outpoint);
+        let mut all = self.blocks.iter().flat_map(|b| b.transactions.iter());
+        // Gifts come from nowhere: what nobody has spent is there.
+        Ok(!all.any(spent))
+    }
     fn reorg_max(&self) -> u64 {
         1_000
     }
@@ -529,6 +535,12 @@ fn what_a_fork_takes_back_waits_again_until_it_is_decided_or_void() {
     let (block, height) = chain.decide(vec![kept.clone()]);
     wallet.observe(&block, height);
     wallet.flush().unwrap();
+    let before = scratch.0.join("kept");
+    let copied = std::process::Command::new("cp")
+        .arg("-a")
+        .args([&dir, &before])
+        .status();
+    assert!(copied.unwrap().success());
     // The branch that is lost: a payment of ours, one to us that holds on both branches, one to us that does not.
     let own = send(&mut wallet, 500_000);
     let (good, bad) = (gift(5_000, program, 8), gift(9_000, program, 9));
@@ -543,8 +555,7 @@ fn what_a_fork_takes_back_waits_again_until_it_is_decided_or_void() {
     chain.blocks = common;
     for _ in 0..2 {
         let mut wallet = Wallet::open(&dir, NET, chain_id()).unwrap();
-        wallet.take_back(&chain, &lost).unwrap();
-        wallet.attach(&chain).unwrap();
+        wallet.attach_after_fork(&chain, &lost).unwrap();
         assert!(wallet.history().get(&kept.txid).is_some(), "still final");
         for tx in &lost {
             assert!(wallet.history().get(&tx.txid).is_none(), "final no more");
@@ -559,10 +570,24 @@ fn what_a_fork_takes_back_waits_again_until_it_is_decided_or_void() {
             "what others pay us is no money until it is final: {now:?} {balance:?}"
         );
     }
+    // A kill before the wallet had written anything of the lost branch: it finds its own in what was returned.
+    let dir_before = scratch.0.join("again");
+    let copied = std::process::Command::new("cp")
+        .arg("-a")
+        .args([&before, &dir_before])
+        .status();
+    assert!(copied.unwrap().success());
+    let mut unaware = Wallet::open(&dir_before, NET, chain_id()).unwrap();
+    unaware.attach_after_fork(&chain, &lost).unwrap();
+    let credits = [&own, &good, &bad].map(|tx| unaware.pending_entry(&tx.txid).unwrap().credit.0);
+    assert_eq!(credits[1..], [5_000, 9_000]);
+    assert_eq!(
+        unaware.pending_entry(&good.txid).unwrap().debit,
+        Amount::ZERO
+    );
     // The branch that stays spends what `bad` spends.
     let mut wallet = Wallet::open(&dir, NET, chain_id()).unwrap();
-    wallet.take_back(&chain, &lost).unwrap();
-    wallet.attach(&chain).unwrap();
+    wallet.attach_after_fork(&chain, &lost).unwrap();
     let theft = gift(9_000, stranger(), 9);
     let decided = vec![theft.clone(), own.clone(), good.clone()];
     let (block, height) = chain.decide(decided);
@@ -570,8 +595,7 @@ fn what_a_fork_takes_back_waits_again_until_it_is_decided_or_void() {
     wallet.flush().unwrap();
     drop(wallet);
     let mut wallet = Wallet::open(&dir, NET, chain_id()).unwrap();
-    wallet.take_back(&chain, &lost).unwrap();
-    wallet.attach(&chain).unwrap();
+    wallet.attach_after_fork(&chain, &lost).unwrap();
     assert!(wallet.pending().is_empty());
     assert_eq!(wallet.history().get(&own.txid).unwrap().height, height);
     let void = wallet.void(&bad.txid).expect("remembered over restarts");
@@ -587,8 +611,7 @@ fn what_a_fork_takes_back_waits_again_until_it_is_decided_or_void() {
     longer.decide(vec![gift(1, stranger(), 7)]);
     longer.decide(vec![own.clone()]);
     let mut wallet = Wallet::open(&dir, NET, chain_id()).unwrap();
-    wallet.take_back(&longer, &lost).unwrap();
-    wallet.attach(&longer).unwrap();
+    wallet.attach_after_fork(&longer, &lost).unwrap();
     assert_eq!(wallet.history().get(&own.txid).unwrap().height, Height(3));
     assert!(wallet.history().get(&good.txid).is_none());
 }

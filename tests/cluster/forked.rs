@@ -15,7 +15,7 @@ use crate::support::{Cluster, Node, wait_for, wait_until};
 /// What a masternode keeps of itself.
 const STORES: [&str; 2] = ["signer", "lmdb"];
 /// What else it keeps.
-const FILES: [&str; 2] = ["wallets", "mempool"];
+const FILES: [&str; 3] = ["wallets", "mempool", "taken-back"];
 /// Coins that every node has before the fork.
 const COINS: usize = 2;
 
@@ -48,8 +48,51 @@ fn put_back(kept: &Path, store: &Path) {
     }
 }
 
+/// The state of a masternode at one moment, to be put back as often as a test likes.
+pub struct Kept {
+    dir: PathBuf,
+    copy: PathBuf,
+}
+
+impl Kept {
+    /// Of a node that does not run.
+    pub fn of(node: &Node, cluster: &Cluster) -> Kept {
+        let name = node.dir.file_name().expect("a name");
+        let copy_dir = cluster.dir.path().join("kept").join(name);
+        std::fs::create_dir_all(&copy_dir).expect("a directory");
+        for name in STORES.iter().chain(&FILES) {
+            let own = node.dir.join(name);
+            if own.exists() {
+                copy(&own, &copy_dir.join(name));
+            }
+        }
+        Kept {
+            dir: node.dir.clone(),
+            copy: copy_dir,
+        }
+    }
+
+    /// As it was, to the last byte and inode of what tells a copy from the original.
+    pub fn put_back(&self) {
+        for name in STORES {
+            put_back(&self.copy.join(name), &self.dir.join(name));
+        }
+        for name in FILES {
+            let (own, copied) = (self.dir.join(name), self.copy.join(name));
+            if own.is_dir() {
+                std::fs::remove_dir_all(&own).expect("removed");
+            } else if own.exists() {
+                std::fs::remove_file(&own).expect("removed");
+            }
+            if copied.exists() {
+                copy(&copied, &own);
+            }
+        }
+    }
+}
+
 /// Asks all of them to end, then waits for each.
-fn stop_all(nodes: &[&Node]) {
+pub fn stop_all(nodes: &[&Node]) {
     nodes.iter().for_each(|node| node.signal(Signal::TERM));
     for node in nodes {
         assert_eq!(node.await_end().code(), Some(0), "a clean stop");
@@ -132,19 +175,8 @@ impl Forked {
         all().for_each(|node| node.await_final(&before.txid));
         stop_all(&all().collect::<Vec<_>>());
 
-        let kept = cluster.dir.path().join("kept");
-        std::fs::create_dir_all(&kept).expect("a directory");
-        let copies = |names: [&'static str; 2]| {
-            let places = parts
-                .both
-                .iter()
-                .flat_map(move |i| names.map(|name| (*i, name)));
-            let kept = kept.clone();
-            places.map(move |(i, name)| (nodes[i].dir.join(name), kept.join(format!("{i}-{name}"))))
-        };
-        for (own, copied) in copies(STORES).chain(copies(FILES)) {
-            copy(&own, &copied);
-        }
+        let kept = parts.both.iter().map(|i| Kept::of(&nodes[*i], &cluster));
+        let kept: Vec<Kept> = kept.collect();
         let cheat = &nodes[parts.both[0]];
         let run = |honest: &[usize], payer: &Node, to: &Value| {
             let side = || honest.iter().chain(&parts.both).map(|i| &nodes[*i]);
@@ -162,18 +194,7 @@ impl Forked {
         let (spent, first) = run(&parts.first, &nodes[parts.first[0]], &to_first);
         let on_first = parts.first.iter().chain(&parts.both);
         stop_all(&on_first.map(|i| &nodes[*i]).collect::<Vec<_>>());
-        for (own, copied) in copies(STORES) {
-            put_back(&copied, &own);
-        }
-        for (own, copied) in copies(FILES) {
-            let gone = if own.is_dir() {
-                std::fs::remove_dir_all(&own)
-            } else {
-                std::fs::remove_file(&own)
-            };
-            gone.expect("removed");
-            copy(&copied, &own);
-        }
+        kept.iter().for_each(Kept::put_back);
         let (spent_again, second) = run(&parts.second, &nodes[parts.second[0]], &to_second);
         Forked {
             cluster,

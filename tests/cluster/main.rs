@@ -10,6 +10,7 @@ mod network;
 mod peers;
 mod shaped;
 mod stranger;
+mod strike;
 mod support;
 mod tls;
 mod two_hosts;

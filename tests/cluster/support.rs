@@ -192,6 +192,17 @@ impl Node {
         }
     }
 
+    /// Whether the process has ended by itself; its place is free then.
+    pub fn has_ended(&self) -> bool {
+        let mut process = self.process();
+        let child = process.as_mut();
+        let ended = child.is_none_or(|child| child.try_wait().expect("a child").is_some());
+        if ended {
+            process.take();
+        }
+        ended
+    }
+
     pub fn signal(&self, signal: Signal) {
         if let Some(child) = self.process().as_ref() {
             let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);

@@ -1,0 +1,105 @@
+//! A node that is killed at every moment at which something becomes durable while it crosses into the next era (B6 step 5):
+//! whatever it had written, the next start ends in the same state. The build under test kills itself (`TIMECOIN_STRIKE`).
+
+use serde_json::{Value, json};
+
+use crate::forked::{Forked, Kept, Parts, finality, stop_all};
+use crate::support::{Node, Tip, timed, wait_for, wait_until};
+
+/// Starts the node so that it dies at a moment, named or counted.
+fn start_doomed(node: &Node, moment: &str) {
+    let mut command = timed();
+    command.args(["--config", &node.config(), "--log", "info"]);
+    command.env("TIMECOIN_STRIKE", moment);
+    node.start_as(command);
+}
+
+/// What the crossing must lead to, without peers: the tip below the fork, and what was undone waits.
+fn crossed(node: &Node, net: &Forked) -> (Tip, Value) {
+    node.start();
+    node.await_ready();
+    let fork = node.call("getforkinfo", json!([]));
+    assert_eq!(fork["status"], "ended", "{fork}");
+    for paid in [&net.second, &net.spent_again] {
+        wait_until("undone payments wait again", || {
+            finality(node, &paid.txid)["state"] == "pending"
+        });
+        let shown = node.call("gettransaction", json!([paid.txid]));
+        assert_eq!(shown["confirmations"], 0, "{shown}");
+    }
+    let before = node.call("gettransaction", json!([net.before.txid]));
+    assert_eq!(before["final"], true, "{before}");
+    let tip = node.tip().expect("it answers");
+    let balance = node.call("getbalance", json!([]));
+    node.kill();
+    assert!(
+        !node.logged().contains("signer state is unsure"),
+        "its store is its own"
+    );
+    (tip, balance)
+}
+
+#[test]
+fn a_crash_at_any_write_of_the_crossing_changes_nothing() {
+    let parts = Parts {
+        first: vec![0, 1, 2],
+        second: vec![3],
+        both: vec![4, 5],
+    };
+    let net = Forked::make(&[1_000, 1_000, 1_000, 1_000, 3_000, 3_000], parts, &[]);
+    let loser = &net.cluster.nodes[3];
+    loser.kill();
+    start_doomed(loser, "the next era is durable");
+    loser.await_ready();
+    net.join();
+    // One whose word is needed, killed as it finds the fork, as it states its branch, and as it hears of the majority.
+    let needed = &net.cluster.nodes[0];
+    for word in ["FORK at height", "stated in attempt", "a majority agrees"] {
+        wait_until(word, || needed.logged().contains(word));
+        needed.kill();
+        needed.start();
+        needed.await_ready();
+    }
+    wait_until("it dies with the certificate on its disk", || {
+        loser.has_ended()
+    });
+    let others: Vec<&Node> = net
+        .cluster
+        .nodes
+        .iter()
+        .filter(|n| n.port != loser.port)
+        .collect();
+    stop_all(&others);
+    let kept = Kept::of(loser, &net.cluster);
+    let (tip, balance) = crossed(loser, &net);
+
+    let mut moments = 0;
+    loop {
+        kept.put_back();
+        let logged = loser.logged().len();
+        start_doomed(loser, &(moments + 1).to_string());
+        let said = |what: &str| loser.logged()[logged..].contains(what);
+        let survived = wait_for("it dies or is ready", || {
+            match (loser.has_ended(), said("ready: height")) {
+                (true, _) => Some(false),
+                (false, true) => Some(true),
+                (false, false) => None,
+            }
+        });
+        if survived {
+            loser.kill();
+            break;
+        }
+        moments += 1;
+        let (again, then) = crossed(loser, &net);
+        assert_eq!(again, tip, "killed at moment {moments}");
+        assert_eq!(then, balance, "killed at moment {moments}");
+    }
+    println!("killed at each of {moments} moments of the crossing");
+    assert!(moments >= 6, "the file, the ledger and the signer store");
+    others.iter().for_each(|node| node.start());
+    loser.start();
+    net.cluster.nodes.iter().for_each(Node::await_ready);
+    net.assert_recovered(&net.first, &net.second);
+    net.assert_cheated(loser);
+}
