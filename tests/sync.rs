@@ -7,50 +7,19 @@ mod chain;
 use serde_json::{Value, json};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::{Duration, Instant};
-use timecoin::node::client::{Client, Credentials};
+use std::time::Duration;
+
+use chain::process::{Node, start, timed, wait_within};
 
 /// Generous: a state that has not come by then never will.
 const PATIENCE: Duration = Duration::from_secs(180);
-const LOOK: Duration = Duration::from_millis(50);
 /// Nodes that hold the chain.
 const SOURCES: usize = 3;
 /// Blocks of a chain of which some can be pruned: more than max_reorg.
 const LONG: u64 = 1_150;
-
-struct Node {
-    child: Child,
-    client: Client,
-    dir: PathBuf,
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.dir.join("log")).unwrap_or_default();
-            let lines: Vec<&str> = log.lines().collect();
-            let last = &lines[lines.len().saturating_sub(30)..];
-            eprintln!("--- {}\n{}", self.dir.display(), last.join("\n"));
-        }
-    }
-}
-
-fn timed(dir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_timed"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("TIMED_") {
-            command.env_remove(name);
-        }
-    }
-    command.env_remove("NOTIFY_SOCKET").stdin(Stdio::null());
-    command.arg("--config").arg(dir.join("timed.toml"));
-    command
-}
 
 /// Runs a command of `timed` on a data directory: what it says.
 fn run(dir: &Path, arguments: &[&str]) -> Value {
@@ -61,44 +30,8 @@ fn run(dir: &Path, arguments: &[&str]) -> Value {
     text.parse().unwrap_or(Value::Null)
 }
 
-fn start(dir: &Path, settings: &[(&str, &str)]) -> Node {
-    let log = std::fs::File::create(dir.join("log")).expect("a log");
-    let mut command = timed(dir);
-    command.envs(settings.iter().copied());
-    let child = command.stdout(Stdio::null()).stderr(log).spawn();
-    let text = std::fs::read_to_string(dir.join("timed.toml")).expect("a configuration");
-    let mut lines = text.lines().skip_while(|line| *line != "[rpc]");
-    let bind = lines.find(|line| line.starts_with("bind")).expect("a bind");
-    let address = bind.split('"').nth(1).expect("an address");
-    let url = format!("http://{address}/").parse().expect("a URL");
-    let mut client = Client::new(url, Credentials::File(dir.join(".cookie")));
-    client.set_timeout(Duration::from_secs(20));
-    Node {
-        child: child.expect("timed starts"),
-        client,
-        dir: dir.to_path_buf(),
-    }
-}
-
-impl Node {
-    fn ask(&mut self, method: &str) -> Option<Value> {
-        self.client.call(method, json!([])).ok()
-    }
-
-    fn height(&mut self) -> Option<u64> {
-        self.ask("getblockcount")?.as_u64()
-    }
-}
-
-fn wait_for<T>(what: &str, mut state: impl FnMut() -> Option<T>) -> T {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = state() {
-            return found;
-        }
-        assert!(Instant::now() < until, "{what}: not so after {PATIENCE:?}");
-        std::thread::park_timeout(LOOK);
-    }
+fn wait_for<T>(what: &str, state: impl FnMut() -> Option<T>) -> T {
+    wait_within(PATIENCE, what, state)
 }
 
 struct Past {
@@ -134,6 +67,11 @@ fn free_ports() -> u16 {
 
 /// A network of four, three of which hold a chain.
 fn past(name: &str, blocks: u64) -> Past {
+    past_of(name, blocks, 0, 0)
+}
+
+/// The same, `ago_ms` older than it need be, with roots that are trusted for `trusting_period` slots.
+fn past_of(name: &str, blocks: u64, ago_ms: u64, trusting_period: u64) -> Past {
     let name = format!("sync-{name}-{}", std::process::id());
     let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = std::fs::remove_dir_all(&dir);
@@ -144,9 +82,10 @@ fn past(name: &str, blocks: u64) -> Past {
         nodes: 4,
         base_port: free_ports(),
         spacing_ms: 20,
+        trusting_period,
     };
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let now_ms = now.expect("a clock").as_millis() as u64;
+    let now_ms = now.expect("a clock").as_millis() as u64 - ago_ms;
     let made = chain::make(&dir, &wanted, SOURCES, now_ms);
     assert!(made.payments >= blocks && made.coins >= wanted.coins);
     Past { dir, made }
@@ -210,6 +149,12 @@ fn a_new_node_is_ready_from_a_snapshot_and_goes_on() {
         "F4: it began at the snapshot: {chain}"
     );
     assert!(chain["pruneheight"].as_u64() > Some(200), "{chain}");
+    let id = std::fs::read_to_string(past.fresh().join("timed.pid")).unwrap_or_default();
+    assert_eq!(
+        id.trim(),
+        fresh.pid().to_string(),
+        "F4: the same process has begun again with it"
+    );
     let at = sources[0].height().unwrap_or_default();
     reaches(&mut fresh, at + 1);
     let both = [&mut fresh, &mut sources[0]].map(|node| {
@@ -244,4 +189,149 @@ fn a_pruned_network_says_so_and_takes_new_nodes_by_snapshot() {
     let mut fresh = start(past.fresh(), &[("TIMED_SYNC__SNAPSHOT", "true")]);
     reaches(&mut fresh, past.made.height);
     drop(sources);
+}
+
+/// Pieces of a snapshot that a node has fetched.
+fn pieces(node: &mut Node) -> Option<u64> {
+    node.ask("getsyncinfo")?["snapshot"]["pieces"].as_u64()
+}
+
+#[test]
+fn a_snapshot_that_was_interrupted_goes_on_where_it_was() {
+    let past = past("resume", 300);
+    for dir in &past.made.nodes[..SOURCES] {
+        run(dir, &["snapshot", "create"]);
+    }
+    // Few requests a second: so that the end does not come before the kill.
+    let _sources = past.sources(&[("TIMED_LIMITS__SYNC_FRAMES", "10")]);
+    let settings = [("TIMED_SYNC__SNAPSHOT", "true")];
+    let mut fresh = start(past.fresh(), &settings);
+    let seen = wait_for("a part of it is there", || {
+        pieces(&mut fresh).filter(|pieces| *pieces >= 70)
+    });
+    assert!(seen < 257, "the kill comes in the middle: {seen}");
+    // SIGKILL.
+    drop(fresh);
+    let mut fresh = start(past.fresh(), &settings);
+    let there = wait_for("it looks at what it has", || {
+        let log = std::fs::read_to_string(past.fresh().join("log")).ok()?;
+        let (before, _) = log.split_once(" of 257 pieces are there")?;
+        before.split_whitespace().last()?.parse::<u64>().ok()
+    });
+    assert!(
+        there >= seen,
+        "F4: it does not start over: {there} of {seen}"
+    );
+    reaches(&mut fresh, past.made.height);
+    let chain = fresh.ask("getblockchaininfo").unwrap_or_default();
+    assert_eq!(
+        chain["pruned"], true,
+        "F4: it began at the snapshot: {chain}"
+    );
+    drop(fresh);
+    assert_eq!(run(past.fresh(), &["db", "verify"])["valid"], true);
+}
+
+/// A period of trust in slots of 5 s: long beside any pause of a test, short beside the age of the chain.
+const PERIOD: u64 = 18;
+/// Age of the chain.
+const AGO_MS: u64 = 300_000;
+
+#[test]
+fn a_node_without_a_young_root_is_unanchored_everywhere_until_it_is_told() {
+    let past = past_of("unanchored", 60, AGO_MS, PERIOD);
+    let root = run(&past.made.nodes[0], &["db", "verify"]);
+    let root = format!(
+        "{}:{}",
+        root["height"],
+        root["block"].as_str().expect("a tip")
+    );
+    // The network stood still for longer than the period: nobody signs before the operators have compared tips.
+    let mut first = start(&past.made.nodes[0], &[]);
+    let info = wait_for("it says why it does not sign", || {
+        let info = first.ask("getsyncinfo")?;
+        (info["trust"]["anchored"] == false).then_some(info)
+    });
+    assert!(
+        info["trust"]["reason"]
+            .as_str()
+            .unwrap_or_default()
+            .contains("timed trust"),
+        "{info}"
+    );
+    drop(first);
+    for dir in &past.made.nodes[..SOURCES] {
+        let output = timed(dir)
+            .args(["trust", &root])
+            .output()
+            .expect("timed starts");
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    let mut sources = past.sources(&[]);
+    // A fresh node has the genesis only, which is older than that.
+    let mut fresh = start(past.fresh(), &[]);
+    reaches(&mut fresh, past.made.height + 1);
+    let chain = wait_for("F2: it follows, and says that it is unanchored", || {
+        let chain = fresh.ask("getblockchaininfo")?;
+        chain["warnings"]
+            .to_string()
+            .contains("unanchored")
+            .then_some(chain)
+    });
+    assert!(
+        chain["warnings"].to_string().contains("timed trust"),
+        "{chain}"
+    );
+    let info = fresh.ask("getsyncinfo").unwrap_or_default();
+    assert_eq!(info["trust"]["anchored"], false, "{info}");
+    wait_for("F2: the log says so, with the tip", || {
+        let log = std::fs::read_to_string(past.fresh().join("log")).ok()?;
+        let told = log.contains("unanchored") && log.contains("this node's tip is");
+        told.then_some(())
+    });
+    let status = cli(past.fresh(), &["status"]);
+    assert!(status.contains("unanchored"), "{status}");
+    let own = fresh
+        .client
+        .call("masternode", json!(["status"]))
+        .expect("an answer");
+    assert!(
+        own.to_string().contains("unanchored"),
+        "F2: it does not sign: {own}"
+    );
+    drop(fresh);
+    // Told: the operator vouches for a block of the chain that it has compared.
+    let at = sources[0].height().unwrap_or_default();
+    let id = sources[0]
+        .client
+        .call("getblockhash", json!([at]))
+        .expect("a block");
+    let root = format!("{at}:{}", id.as_str().expect("an id"));
+    let mut fresh = start(past.fresh(), &[("TIMED_SYNC__TRUSTED", &root)]);
+    let info = wait_for(
+        "F2: it is anchored once it has met what it was told",
+        || {
+            let info = fresh.ask("getsyncinfo")?;
+            (info["trust"]["anchored"] == true).then_some(info)
+        },
+    );
+    assert_eq!(info["trust"]["trusted"], json!(root), "{info}");
+    let chain = fresh.ask("getblockchaininfo").unwrap_or_default();
+    assert!(
+        !chain["warnings"].to_string().contains("unanchored"),
+        "{chain}"
+    );
+    assert!(!cli(past.fresh(), &["status"]).contains("unanchored"));
+}
+
+/// What `time-cli` says about a node.
+fn cli(dir: &Path, arguments: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_time-cli"));
+    let output = command.arg("--datadir").arg(dir).args(arguments).output();
+    let output = output.expect("time-cli starts");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }

@@ -9,14 +9,13 @@ mod chain;
 
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
-use timecoin::node::client::{Client, Credentials};
+
+use chain::process::{Node, start, timed, wait_within};
 
 /// What has not happened by then never will.
 const PATIENCE: Duration = Duration::from_secs(1_800);
-/// Between two looks.
-const LOOK: Duration = Duration::from_millis(50);
 /// Port of the first node.
 const BASE_PORT: u16 = 23_000;
 
@@ -29,78 +28,69 @@ struct Sizes {
     snapshot: String,
 }
 
-/// A process that ends with the bench.
-struct Node {
-    child: Child,
-    client: Client,
-    pid: u32,
+fn await_some<T>(what: &str, state: impl FnMut() -> Option<T>) -> T {
+    wait_within(PATIENCE, what, state)
 }
 
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn start(dir: &Path, settings: &[(&str, &str)]) -> Node {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_timed"));
-    command.arg("--config").arg(dir.join("timed.toml"));
-    for (name, value) in settings {
-        command.env(name, value);
-    }
-    let log = std::fs::File::create(dir.join("log")).expect("a log");
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log);
-    let child = command.spawn().expect("timed starts");
-    let text = std::fs::read_to_string(dir.join("timed.toml")).expect("a configuration");
-    let line = text.lines().skip_while(|line| *line != "[rpc]");
-    let line = line.skip(1).find(|line| line.starts_with("bind"));
-    let address = line
-        .and_then(|line| line.split('"').nth(1))
-        .expect("an address");
-    let url = format!("http://{address}/").parse().expect("a URL");
-    let mut client = Client::new(url, Credentials::File(dir.join(".cookie")));
-    client.set_timeout(Duration::from_secs(10));
-    let pid = child.id();
-    Node { child, client, pid }
-}
-
-fn await_some<T>(what: &str, mut state: impl FnMut() -> Option<T>) -> T {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = state() {
-            return found;
-        }
-        assert!(Instant::now() < until, "{what}: not so after {PATIENCE:?}");
-        std::thread::park_timeout(LOOK);
-    }
-}
-
-fn height(node: &mut Node) -> Option<u64> {
-    node.client.call("getblockcount", json!([])).ok()?.as_u64()
-}
-
-/// Time that the threads of a process have been on a core, s, and its anonymous memory, MiB.
+/// Time that a process has been on a core, s, and the most memory it has had since it began or began again, MiB.
 fn cost(pid: u32) -> (f64, u64) {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task"));
-    let spent = |task: std::fs::DirEntry| {
-        let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
-        text.split_whitespace().next()?.parse::<u64>().ok()
-    };
-    let ns: u64 = tasks
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(spent)
-        .sum();
+    // Dead threads count too: of fields 14 and 15, after the name in brackets; hundredths of a second.
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let after = stat.rsplit(')').next().unwrap_or_default();
+    let fields = after.split_whitespace().skip(11).take(2);
+    let ticks: u64 = fields.filter_map(|field| field.parse::<u64>().ok()).sum();
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = line.and_then(|line| line.split_whitespace().next());
     let kib = kib.and_then(|kib| kib.parse::<u64>().ok());
-    (ns as f64 / 1e9, kib.unwrap_or_default() / 1_024)
+    (ticks as f64 / 100.0, kib.unwrap_or_default() / 1_024)
+}
+
+/// Bytes of files below a directory as the disk counts them, MB.
+fn disk_mb(dir: &Path) -> f64 {
+    fn blocks(dir: &Path) -> u64 {
+        use std::os::unix::fs::MetadataExt;
+        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        let of = |entry: std::fs::DirEntry| match entry.metadata() {
+            Ok(found) if found.is_dir() => blocks(&entry.path()),
+            Ok(found) => found.blocks(),
+            Err(_) => 0,
+        };
+        entries.map(of).sum()
+    }
+    blocks(dir) as f64 * 512.0 / 1e6
+}
+
+/// Bytes that a node has sent in frames of snapshots, MB.
+fn served_mb(node: &mut Node) -> f64 {
+    let text = node.client.get("/metrics").map(|answer| answer.body);
+    let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
+    let lines = text.lines().filter(|line| {
+        let frame = line.contains("\"Chunk\"") || line.contains("\"SnapshotInfo\"");
+        line.contains("frame_bytes") && frame && line.contains("\"out\"")
+    });
+    let count = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    count.sum::<f64>() / 1e6
+}
+
+/// Lets each source make a snapshot.
+fn make_snapshots(sources: &[PathBuf]) {
+    for dir in sources {
+        let begin = Instant::now();
+        let output = timed(dir).args(["snapshot", "create"]).output();
+        let output = output.expect("timed starts");
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        println!(
+            "a snapshot made in {:.1} s, {:.1} MB: {}",
+            begin.elapsed().as_secs_f64(),
+            disk_mb(&dir.join("snapshots")),
+            String::from_utf8_lossy(&output.stdout).trim()
+        );
+    }
 }
 
 fn scratch() -> PathBuf {
@@ -124,6 +114,7 @@ fn run(sizes: &Sizes) {
         nodes: 4,
         base_port: BASE_PORT,
         spacing_ms: 20,
+        trusting_period: 0,
     };
     let sources = sizes.sources as usize;
     let made = chain::make(&dir.join("net"), &wanted, sources.max(1), now_ms);
@@ -134,12 +125,16 @@ fn run(sizes: &Sizes) {
         made.coins,
         begin.elapsed().as_secs_f64()
     );
+    let snapshot = sizes.snapshot == "true";
+    if snapshot {
+        make_snapshots(&made.nodes[..sources.max(1)]);
+    }
     let mut nodes: Vec<Node> = made.nodes[..sources.max(1)]
         .iter()
         .map(|dir| start(dir, &[]))
         .collect();
     for node in &mut nodes {
-        await_some("the sources answer", || height(node));
+        await_some("the sources answer", || node.height());
     }
     let settings = [
         ("TIMED_SYNC__VERIFY", sizes.verify.as_str()),
@@ -149,12 +144,13 @@ fn run(sizes: &Sizes) {
         .into_iter()
         .filter(|(_, v)| !v.is_empty())
         .collect();
-    let before: Vec<f64> = nodes.iter().map(|node| cost(node.pid).0).collect();
+    let before: Vec<f64> = nodes.iter().map(|node| cost(node.pid()).0).collect();
     let begin = Instant::now();
     let mut fresh = start(&made.nodes[3], &settings);
-    let mut told = Instant::now();
+    let (mut told, mut memory) = (Instant::now(), 0);
     await_some("it has caught up", || {
-        let at = height(&mut fresh)?;
+        memory = cost(fresh.pid()).1.max(memory);
+        let at = fresh.height()?;
         if told.elapsed() > Duration::from_secs(5) {
             told = Instant::now();
             let info = fresh
@@ -169,19 +165,32 @@ fn run(sizes: &Sizes) {
         (at >= made.height).then_some(())
     });
     let took = begin.elapsed().as_secs_f64();
-    let (spent, memory) = cost(fresh.pid);
+    let spent = cost(fresh.pid()).0;
     println!(
         "caught up in {took:.2} s: {:.0} blocks/s, {:.0} transactions/s; {spent:.1} s on cores, {memory} MiB at most",
         made.height as f64 / took,
         made.payments as f64 / took
     );
     for (node, before) in nodes.iter_mut().zip(before) {
-        let at = height(node);
+        let at = node.height();
         println!(
             "a source: height {at:?}, {:.1} s on cores meanwhile",
-            cost(node.pid).0 - before
+            cost(node.pid()).0 - before
         );
     }
+    if snapshot {
+        let served: Vec<f64> = nodes.iter_mut().map(served_mb).collect();
+        println!(
+            "the snapshot came over the network: {:.1} MB in all, {served:.1?} MB of each source",
+            served.iter().sum::<f64>()
+        );
+    }
+    println!(
+        "on the disk of the new node: {:.1} MB, its ledger {:.1} MB; of a source: {:.1} MB",
+        disk_mb(&made.nodes[3]),
+        disk_mb(&made.nodes[3].join("lmdb")),
+        disk_mb(&made.nodes[0].join("lmdb"))
+    );
     drop((fresh, nodes));
     let _ = std::fs::remove_dir_all(&dir);
 }

@@ -4,6 +4,8 @@
 //! Inputs: how many blocks, payments and coins. Outputs: data directories ready for `timed`. Never: cuts a corner that a
 //! node would notice; every signature and root is real.
 
+pub mod process;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use timecoin::base::bounded::{BoundedBytes, BoundedVec};
@@ -34,7 +36,7 @@ use timecoin::types::vote::{VoteBody, VoteStep};
 
 /// Blocks committed in one transaction.
 const GROUP: usize = 64;
-/// Coins that pay, one of them in each payment.
+/// Coins that pay, one of them in each payment; beside them those of which many are made.
 const PAYING_COINS: usize = 1_000;
 /// Value of each, in units of 10^-8 TIME.
 const VALUE: u64 = 10_000_000_000_000;
@@ -57,6 +59,8 @@ pub struct Wanted {
     pub base_port: u16,
     /// Milliseconds between blocks.
     pub spacing_ms: u64,
+    /// Slots for which a root is trusted (F2); 0: for ever.
+    pub trusting_period: u64,
 }
 
 /// A network with a past.
@@ -105,7 +109,8 @@ pub fn make(dir: &Path, wanted: &Wanted, with_chain: usize, now_ms: u64) -> Made
         value: Amount(VALUE),
         program: Program::Key(payer.public()),
     };
-    genesis.balances = vec![output; PAYING_COINS];
+    genesis.balances = vec![output; PAYING_COINS + fans as usize];
+    genesis.params.trusting_period = wanted.trusting_period;
     let nodes: Vec<PathBuf> = (0..usize::from(wanted.nodes))
         .map(|i| node_dir(dir, i))
         .collect();

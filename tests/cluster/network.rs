@@ -43,9 +43,41 @@ fn a_payment_becomes_final_on_all_nodes_and_its_proof_needs_no_node() {
             String::from_utf8_lossy(&output.stderr).into_owned(),
         )
     };
+    // From a block that the verifier knows to be final from elsewhere, the one below.
+    let below = proof["height"].as_u64().expect("a height") - 1;
+    let id = cluster.nodes[1].call("getblockhash", json!([below]));
+    let root = format!("{below}:{}", id.as_str().expect("an id"));
+    let short = cluster.dir.path().join("short.json");
+    let datadir = cluster.nodes[2].dir.to_string_lossy().into_owned();
+    let short = short.to_string_lossy();
+    let txid = txid.as_str().expect("an id");
+    let head = [
+        "--datadir",
+        &datadir,
+        "proof",
+        "export",
+        txid,
+        "--out",
+        &short,
+    ];
+    let output = time_cli(&[&head[..], &["--trusted", &root]].concat());
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
     for node in &cluster.nodes {
         assert_eq!(node.stop(), Some(0), "SIGTERM is a clean stop");
     }
+    let head = ["proof", "verify", &short, "--genesis", &genesis];
+    assert_eq!(
+        time_cli(&head).status.code(),
+        Some(1),
+        "F2: nobody vouches for its root"
+    );
+    let output = time_cli(&[&head[..], &["--trusted", &root]].concat());
+    let verdict = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        verdict.contains(&format!("block {root}")),
+        "S10: {output:?}"
+    );
+    assert_eq!(output.status.code(), Some(0));
     assert_eq!(verify(&proof), (Some(0), String::new()), "no node is asked");
     for part in [
         "txid",

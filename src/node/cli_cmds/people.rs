@@ -68,6 +68,13 @@ pub(super) fn status(
     }
 }
 
+/// A share as a bar.
+fn bar(share: f64) -> String {
+    let full = (share * BAR_WIDTH as f64) as usize;
+    let bar = "#".repeat(full.min(BAR_WIDTH));
+    format!("[{bar:-<BAR_WIDTH$}] {:.1} %", share * 100.0)
+}
+
 /// Catching up as a bar with rate and time left, or that there is nothing to catch up with; and what is not believed.
 fn sync_text(sync: &Value) -> String {
     let mut text = match sync["progress"]
@@ -76,12 +83,10 @@ fn sync_text(sync: &Value) -> String {
     {
         None => "up to date".to_owned(),
         Some(progress) => {
-            let full = (progress * BAR_WIDTH as f64) as usize;
-            let bar = "#".repeat(full.min(BAR_WIDTH));
             let left = sync["time_left"].as_u64();
             format!(
-                "[{bar:-<BAR_WIDTH$}] {:.1} %, {} blocks behind, {} blocks/s, {} left\n{}",
-                progress * 100.0,
+                "{}, {} blocks behind, {} blocks/s, {} left\n{}",
+                bar(progress),
                 show(&sync["blocks_behind"]),
                 show(&sync["blocks_per_second"]),
                 left.map_or("unknown time".into(), |s| seconds(s * 1_000)),
@@ -90,7 +95,8 @@ fn sync_text(sync: &Value) -> String {
         }
     };
     if let Some(pieces) = sync["snapshot"]["pieces"].as_u64() {
-        text = format!("fetching a snapshot: {pieces} of 257 pieces");
+        let share = bar(pieces as f64 / 257.0);
+        text = format!("fetching a snapshot: {share}, {pieces} of 257 pieces");
     }
     if let Some(reason) = sync["trust"]["reason"].as_str() {
         text.push_str(&format!("\n{reason}"));
