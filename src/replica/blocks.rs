@@ -445,6 +445,7 @@ impl Replica {
         self.state = decided.delta.after.clone();
         if slot_block {
             self.find_operator();
+            self.forget_replaced();
             self.sweep_evidence();
         }
         let step = crate::sync::trust::Step::of(&decided.block.header);

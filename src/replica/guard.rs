@@ -13,11 +13,11 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// This node speaks for no masternode.
-    #[error("this node has no operator key")]
+    #[error("this node has no operator key, or one that no masternode has now")]
     Observer,
     /// Its masternode is not in the validator set.
-    #[error("this masternode is not in the validator set of height {0}")]
-    NotInSet(Height),
+    #[error("this masternode is not in the validator set")]
+    NotInSet,
     /// The position is not above the high-water mark (I2).
     #[error("a message at or after this position was signed before")]
     HighWater,
@@ -172,7 +172,7 @@ impl Guard {
     /// Whether anything may be signed at the height that `set` decides.
     pub fn ready(&self, height: Height, set: &ValidatorSet) -> Result<(), Refusal> {
         let me = self.me.ok_or(Refusal::Observer)?;
-        let own = set.get(&me).ok_or(Refusal::NotInSet(height))?.power;
+        let own = set.get(&me).ok_or(Refusal::NotInSet)?.power;
         if let Some(why) = &self.forked {
             return Err(Refusal::Forked(why.clone()));
         }

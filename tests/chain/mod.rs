@@ -170,7 +170,10 @@ pub fn make(dir: &Path, wanted: &Wanted, with_chain: usize, now_ms: u64) -> Made
 /// A signer store that remembers having signed all of the chain.
 fn signed_up_to(datadir: &DataDir, height: u64) {
     std::fs::remove_dir_all(datadir.signer()).expect("a signer store");
-    let (store, _) = KvStore::open(&datadir.signer()).expect("a new signer store");
+    let (store, _) = {
+        let seed = keys::load(&datadir.operator_key(), KeyKind::Operator).expect("an operator key");
+        KvStore::open(&datadir.signer(), keys::operator_name(&seed)).expect("a new signer store")
+    };
     let mark = Record::HighWater(Position {
         era: Era(0),
         height: Height(height),
