@@ -71,12 +71,7 @@ fn past(name: &str, blocks: u64) -> Past {
 }
 
 /// The same, so many ms older than it need be, with roots that are trusted for so many slots; perhaps the fourth was slashed.
-fn past_of(
-    name: &str,
-    blocks: u64,
-    (ago_ms, trusting_period): (u64, u64),
-    slashed: bool,
-) -> Past {
+fn past_of(name: &str, blocks: u64, (ago_ms, trusting_period): (u64, u64), slashed: bool) -> Past {
     let name = format!("sync-{name}-{}", std::process::id());
     let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = std::fs::remove_dir_all(&dir);
