@@ -459,13 +459,13 @@ mod tests {
         );
         let (store, signer) = KvStore::open_on(dir.path(), machine("a"), KEY).unwrap();
         assert_eq!(signer, Signer::Sure, "B7 step 0: or block 1 never comes");
+        store.write(&[record(1), record(2)]).unwrap();
+        drop(store);
         assert_eq!(
             KvStore::create(dir.path(), KEY).unwrap_err().exit_code(),
             1,
             "never overwritten"
         );
-        store.write(&[record(1), record(2)]).unwrap();
-        drop(store);
         let (store, signer) = KvStore::open_on(dir.path(), machine("a"), KEY).unwrap();
         assert_eq!(signer, Signer::Sure);
         assert_eq!(store.load().unwrap().len(), 2);
