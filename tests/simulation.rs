@@ -98,11 +98,6 @@ fn an_idle_network_makes_a_block_every_slot() {
     );
 }
 
-/// Seeds of the swarm in which masternodes come and go.
-fn seeds_that_change_sets() -> impl Iterator<Item = u64> {
-    (1..).filter(|seed| swarm::options(*seed, None).newcomers > 0)
-}
-
 /// Storms and liars of a swarm, and a calm network: twice the same, byte for byte.
 #[test]
 fn the_same_seed_gives_the_same_log() {
@@ -116,10 +111,7 @@ fn the_same_seed_gives_the_same_log() {
             Err(violation) => (violation.what.clone(), violation.trace),
         }
     };
-    for seed in [3, 7, 11]
-        .into_iter()
-        .chain(seeds_that_change_sets().take(2))
-    {
+    for seed in [3, 7, 11] {
         let (first, again) = (run(seed), run(seed));
         let differs = first.1.iter().zip(&again.1).find(|(a, b)| a != b);
         assert_eq!(differs, None, "seed {seed}: the first line that differs");
@@ -132,24 +124,14 @@ fn the_same_seed_gives_the_same_log() {
 fn a_bounded_swarm_finds_nothing() {
     let (first, count) = (given("FIRST").unwrap_or(1), given("SEEDS").unwrap_or(6));
     let seconds = given("SECONDS").unwrap_or(60);
-    let (mut simulated, mut heights, mut changing) = (0, 0, 0);
+    let (mut simulated, mut heights) = (0, 0);
     let begun = std::time::Instant::now();
     for seed in first..first + count {
-        let since = std::time::Instant::now();
         let report = experiment(seed, None, seconds);
-        let real = since.elapsed().as_secs_f64();
-        let at = report.simulated_us / SECOND;
-        let changes = swarm::options(seed, None).newcomers > 0;
-        changing += u64::from(changes);
-        let sets = if changes { ", sets change" } else { "" };
-        println!(
-            "seed {seed}: {at} s, {} blocks{sets}, in {real:.1} s",
-            report.height.0
-        );
         simulated += report.simulated_us / SECOND;
         heights += report.height.0;
     }
-    println!("{count} seeds, in {changing} of them sets change, {heights} blocks, no violation");
+    println!("{count} seeds, {heights} blocks, no violation");
     println!("{}", speed(simulated, begun));
 }
 

@@ -67,11 +67,11 @@ fn free_ports() -> u16 {
 
 /// A network of four, three of which hold a chain.
 fn past(name: &str, blocks: u64) -> Past {
-    past_of(name, blocks, 0, 0)
+    past_of(name, blocks, (0, 0), false)
 }
 
-/// The same, `ago_ms` older than it need be, with roots that are trusted for `trusting_period` slots.
-fn past_of(name: &str, blocks: u64, ago_ms: u64, trusting_period: u64) -> Past {
+/// The same, so many ms older than it need be, with roots that are trusted for so many slots; perhaps the fourth was slashed.
+fn past_of(name: &str, blocks: u64, (ago_ms, trusting_period): (u64, u64), slashed: bool) -> Past {
     let name = format!("sync-{name}-{}", std::process::id());
     let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = std::fs::remove_dir_all(&dir);
@@ -83,6 +83,7 @@ fn past_of(name: &str, blocks: u64, ago_ms: u64, trusting_period: u64) -> Past {
         base_port: free_ports(),
         spacing_ms: 20,
         trusting_period,
+        slashed,
     };
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let now_ms = now.expect("a clock").as_millis() as u64 - ago_ms;
@@ -169,6 +170,42 @@ fn a_new_node_is_ready_from_a_snapshot_and_goes_on() {
     assert_eq!(report["valid"], true, "{report}");
 }
 
+/// M7, F3, F4: what was burned is the same at the nodes that decided it, at one that came by blocks whose payments it did not
+/// check, and at one that began with a snapshot.
+#[test]
+fn a_slashed_masternode_is_so_for_whoever_comes_later() {
+    let past = past_of("slashed", 600, (0, 0), true);
+    for dir in &past.made.nodes[..SOURCES] {
+        run(dir, &["snapshot", "create"]);
+    }
+    let mut sources = past.sources(&[]);
+    let slashed = |node: &mut Node| {
+        wait_for("it lists who is punished", || {
+            let listed = node.client.call("protx", json!(["list", "all", true]));
+            let listed = listed.ok()?;
+            let mut guilty = listed.as_array()?.iter().filter(|e| {
+                let burned = e["state"]["burned"].to_string();
+                burned.chars().any(|digit| ('1'..='9').contains(&digit))
+            });
+            let one = guilty.next()?;
+            assert!(guilty.next().is_none(), "one was guilty: {listed}");
+            Some([&one["proTxHash"], &one["state"]["burned"]].map(Value::to_string))
+        })
+    };
+    let first = slashed(&mut sources[0]);
+    for setting in [
+        ("TIMED_SYNC__VERIFY", "certified"),
+        ("TIMED_SYNC__SNAPSHOT", "true"),
+    ] {
+        let mut fresh = start(past.fresh(), &[setting]);
+        reaches(&mut fresh, past.made.height);
+        assert_eq!(slashed(&mut fresh), first, "M7: {setting:?}");
+        drop(fresh);
+        assert_eq!(run(past.fresh(), &["db", "verify"])["valid"], true);
+        std::fs::remove_dir_all(past.fresh().join("lmdb")).expect("a ledger");
+    }
+}
+
 #[test]
 fn a_pruned_network_says_so_and_takes_new_nodes_by_snapshot() {
     let past = past("pruned", LONG);
@@ -239,7 +276,7 @@ const AGO_MS: u64 = 300_000;
 
 #[test]
 fn a_node_without_a_young_root_is_unanchored_everywhere_until_it_is_told() {
-    let past = past_of("unanchored", 60, AGO_MS, PERIOD);
+    let past = past_of("unanchored", 60, (AGO_MS, PERIOD), false);
     let root = run(&past.made.nodes[0], &["db", "verify"]);
     let root = format!(
         "{}:{}",

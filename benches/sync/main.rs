@@ -115,6 +115,7 @@ fn run(sizes: &Sizes) {
         base_port: BASE_PORT,
         spacing_ms: 20,
         trusting_period: 0,
+        slashed: false,
     };
     let sources = sizes.sources as usize;
     let made = chain::make(&dir.join("net"), &wanted, sources.max(1), now_ms);

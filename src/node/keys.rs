@@ -12,6 +12,8 @@ use zeroize::Zeroizing;
 use super::exit::Exit;
 use super::files::{FileError, read_private, write_private};
 use crate::base::hex;
+use crate::crypto::hash::{Domain, hash};
+use crate::crypto::keys::SecretKey;
 
 /// Largest key file, in bytes: a comment and two short lines.
 const KEY_FILE_SIZE_MAX: u64 = 1_024;
@@ -87,6 +89,12 @@ impl KeyError {
             KeyError::Entropy(_) => Exit::Io,
         }
     }
+}
+
+/// The name of an operator key: what its lock on this host and its signer store are called.
+pub fn operator_name(seed: &Seed) -> [u8; 32] {
+    let public = SecretKey::from_seed(seed).public();
+    hash(Domain::KeyLock, &[&public.0]).0
 }
 
 /// Fresh random bytes from the operating system.

@@ -118,10 +118,10 @@ fn make_keys(
     i: usize,
 ) -> Result<(SecretKey, SecretKey), ProvisionError> {
     datadir.create()?;
-    KvStore::create(&datadir.signer())?;
     let node = seed_of(plan, &format!("node {i}"))?;
     let operator = seed_of(plan, &format!("operator {i}"))?;
     let owner = seed_of(plan, &format!("owner {i}"))?;
+    KvStore::create(&datadir.signer(), keys::operator_name(&operator))?;
     keys::save_new(&datadir.node_key(), KeyKind::Node, &node)?;
     keys::save_new(&datadir.operator_key(), KeyKind::Operator, &operator)?;
     Ok((

@@ -445,6 +445,7 @@ impl Replica {
         self.state = decided.delta.after.clone();
         if slot_block {
             self.find_operator();
+            self.forget_replaced();
             self.sweep_evidence();
         }
         let step = crate::sync::trust::Step::of(&decided.block.header);
@@ -527,9 +528,6 @@ impl Replica {
             .collect();
         self.forget_departed(&settled.departed);
         if self.state.tip.prev_slot_block == self.state.block() {
-            let registry = self.state.registry();
-            self.guard.keep(|id| registry.get(id).is_some());
-            self.seen.retain(|id, _| registry.get(id).is_some());
             let stale = self.mempool.recheck_registry(&self.state);
             self.forget_departed(&stale);
         }

@@ -5,6 +5,7 @@ use crate::base::limits::VOTES_PER_FRAME;
 use crate::base::time::Now;
 use crate::consensus::held::HeldRound;
 use crate::consensus::messages::Input;
+use crate::crypto::keys::PublicKey;
 use crate::crypto::verify::Verified;
 use crate::ledger::coins::{CoinView, ViewError};
 use crate::p2p::messages::{Message, PeerId, Status, VoteBitmap};
@@ -58,8 +59,32 @@ impl Replica {
     fn tell_held_of(&mut self, peer: PeerId, id: MasternodeId) {
         let tally = self.height.engine.tally();
         let held = tally.highest_of(&id).or_else(|| self.seen.get(&id));
+        // What an earlier key of the masternode signed says nothing of the one that it has now (M2).
+        let now = self.state.registry().get(&id).map(|e| e.operator);
+        let held = held.filter(|vote| self.key_of(vote) == now);
         let votes = BoundedVec::take_from(held.cloned());
         self.send(peer, Message::Votes(votes));
+    }
+
+    /// The operator key that signs for a voter at the height of a vote, by the registry of now.
+    fn key_of(&self, vote: &Vote) -> Option<PublicKey> {
+        let entry = self.state.registry().get(&vote.voter)?;
+        Some(entry.operator_at(vote.body.height))
+    }
+
+    /// The registry has changed: greatest votes of keys that were replaced, or of masternodes that are gone, show nothing.
+    pub(super) fn forget_replaced(&mut self) {
+        let registry = self.state.registry();
+        self.seen.retain(|id, vote| {
+            let entry = registry.get(id);
+            entry.is_some_and(|e| e.operator_at(vote.body.height) == e.operator)
+        });
+    }
+
+    /// Whether a vote is of this node's masternode and of the key that it has now: at heights below it may have had another.
+    fn is_own(&self, vote: &Vote) -> bool {
+        let own = self.operator.as_ref();
+        own.is_some_and(|(me, key)| *me == vote.voter && self.key_of(vote) == Some(key.public()))
     }
 
     pub(super) fn peer_status(&mut self, now: Now, peer: PeerId, status: Status) {
@@ -187,9 +212,11 @@ impl Replica {
     ) {
         // B7 step 2: the answer to an OperatorProof is what is held of this key, or an empty frame.
         // One that the store does not account for is no answer: once its signature is judged, it is an alarm.
-        let mut answers = votes.iter().filter(|v| Some(v.voter) == self.guard.me());
+        let mine = |v: &&Vote| Some(v.voter) == self.guard.me();
+        let mut answers = votes.iter().filter(|v| self.is_own(v));
         let answered = match answers.next() {
-            None => votes.is_empty(),
+            // One about a key that was replaced is an answer about this one: nothing.
+            None => votes.iter().all(|v| mine(&v)),
             Some(first) => self.accounts_for(first) && answers.all(|v| self.accounts_for(v)),
         };
         if let Some(masternode) = self.peers.get(peer).and_then(|p| p.masternode)
@@ -211,6 +238,9 @@ impl Replica {
             let own = self.guard.me() == Some(vote.voter);
             if own && self.height.own_votes.iter().any(|v| **v == vote) {
                 self.peers.has_vote(peer, &vote);
+                continue;
+            }
+            if own && !self.is_own(&vote) {
                 continue;
             }
             if vote.body.height != height && !own {
@@ -300,16 +330,14 @@ impl Replica {
         match item {
             Item::Vote(peer, vote) => {
                 self.height.checking.remove(&vote);
-                if self.guard.me() == Some(vote.voter) && vote.body.height != self.height.height() {
-                    self.vote_of_another_key(peer);
-                    return Ok(());
-                }
                 self.event(Event::VoteJudged(
                     vote_name(vote.body.step),
                     "bad-signature",
                 ));
-                self.out
-                    .push(Effect::Fault(peer, "a vote with a bad signature"));
+                // Own votes of other heights are looked at too, and a slot block between may have changed the key.
+                if Some(vote.voter) != self.guard.me() {
+                    self.blame(Some(peer), "a vote with a bad signature");
+                }
             }
             Item::Proposal(peer, ..) => self
                 .out
@@ -374,14 +402,6 @@ impl Replica {
         self.event(Event::VoteJudged(vote_name(vote.body.step), "counted"));
         self.peers.relay_vote(now.mono, vote);
         self.feed(now, Input::Vote(proof), view)
-    }
-
-    /// B7 step 2: the highest vote that a peer holds of this masternode is not by its present key: an Update has replaced
-    /// the key that signed it (M2). Nobody is to blame, and the peer holds nothing of the present key.
-    fn vote_of_another_key(&mut self, peer: PeerId) {
-        if let Some(masternode) = self.peers.get(peer).and_then(|p| p.masternode) {
-            self.guard.exchanged_with(masternode);
-        }
     }
 
     /// Whether a vote of this node's own key is one that its store knows of.

@@ -90,7 +90,7 @@ fn killed_at_any_commit_the_ledger_is_whole_and_keeps_what_was_durable() {
 #[test]
 fn child_writes_until_the_disk_is_full() {
     let Some(dir) = child_dir() else { return };
-    let (store, signer) = KvStore::open(&dir).unwrap();
+    let (store, signer) = KvStore::open(&dir, [1; 32]).unwrap();
     assert_eq!(signer, Signer::Sure);
     let write = |i: u32| store.write(&[(i.to_be_bytes().to_vec(), Some(vec![1; 20_000]))]);
     let mut done = 0;
@@ -114,7 +114,7 @@ fn child_writes_until_the_disk_is_full() {
 #[test]
 fn a_full_disk_is_told_from_a_broken_one_and_loses_nothing() {
     let dir = TempDir::new("crash-full");
-    KvStore::create(dir.path()).unwrap();
+    KvStore::create(dir.path(), [1; 32]).unwrap();
     // A file size limit stands for a full disk: the write that reaches it is cut short, the next is refused.
     let limits = "trap '' XFSZ; ulimit -f 3000;";
     let output = child("child_writes_until_the_disk_is_full", dir.path(), limits)
@@ -124,7 +124,7 @@ fn a_full_disk_is_told_from_a_broken_one_and_loses_nothing() {
     assert!(output.status.success(), "{text}");
     let written = text.lines().find_map(|line| line.split("written ").nth(1));
     let written: usize = written.unwrap().trim().parse().unwrap();
-    let (store, signer) = KvStore::open(dir.path()).unwrap();
+    let (store, signer) = KvStore::open(dir.path(), [1; 32]).unwrap();
     assert_eq!(signer, Signer::Sure);
     let found = store.load().unwrap().len();
     assert!(

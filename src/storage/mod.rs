@@ -31,6 +31,7 @@ pub use env::EnvStats;
 pub use error::StorageError;
 pub use prune::Retention;
 pub use reader::Snapshot;
+pub use schema::Owner;
 pub use signer::{Change, DropBelow, KvStore, Record, Signer, UnsureReason};
 pub use snapshot::{SnapshotDir, SnapshotFileError};
 pub use verify::{Progress, VerifyReport};

@@ -35,12 +35,12 @@
 //! Signer environment (`signer/`), format 1:
 //! ```text
 //! table    key                     value
-//! tag      "tag"                   Tag: magic "TCSG", format u32, random id 16, trust
+//! tag      "tag"                   Tag: magic "TCSG", format u32, random id 16, name of the key 32, trust
 //!                                  trust: u32 0 unbound | 1 bound: machine id (len u64, bytes), device u64, inode u64
 //!                                         | 2 doubted: reason u32
 //! records  opaque, 1..=511 bytes   opaque
 //! ```
-//! History: 1 = first format.
+//! History: 1 = first format; 2 = the tag names the key.
 
 use super::env::Table;
 use crate::base::bounded::BoundedBytes;
@@ -174,7 +174,7 @@ pub(super) fn read_position(value: &[u8]) -> Option<(Height, u32)> {
 }
 
 /// Newest format of the signer environment that this software reads and the only one it writes.
-pub const SIGNER_FORMAT: u32 = 1;
+pub const SIGNER_FORMAT: u32 = 2;
 /// First bytes of a signer tag.
 pub const SIGNER_MAGIC: [u8; 4] = *b"TCSG";
 /// Longest machine id kept; `/etc/machine-id` has 32 digits.
@@ -214,6 +214,9 @@ pub enum Doubt {
     Unreadable,
 }
 
+/// Name of the operator key whose messages a store remembers.
+pub type Owner = [u8; 32];
+
 /// The tag of a signer store (B7).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tag {
@@ -223,6 +226,8 @@ pub struct Tag {
     pub format: u32,
     /// Random: names this store.
     pub id: [u8; 16],
+    /// Whose messages it remembers.
+    pub owner: Owner,
     /// Where it belongs.
     pub trust: Trust,
 }
@@ -298,14 +303,16 @@ mod tests {
             magic: SIGNER_MAGIC,
             format: SIGNER_FORMAT,
             id: [9; 16],
+            owner: [8; 32],
             trust: Trust::Bound(Home {
                 machine: MachineId::try_from(b"ab".to_vec()).unwrap(),
                 device: 3,
                 inode: 4,
             }),
         };
-        let mut golden = b"TCSG\x01\0\0\0".to_vec();
+        let mut golden = b"TCSG\x02\0\0\0".to_vec();
         golden.extend([9; 16]);
+        golden.extend([8; 32]);
         golden.extend([1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, b'a', b'b']);
         golden.extend([3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(

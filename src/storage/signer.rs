@@ -8,7 +8,7 @@
 use super::env::{DATA_FILE, Env, Options, Scan, Table, Write};
 use super::error::StorageError;
 use super::schema::{
-    Doubt, Home, MACHINE_ID_BYTES_MAX, MachineId, SIGNER_FORMAT, SIGNER_MAGIC, Tag, Trust,
+    Doubt, Home, MACHINE_ID_BYTES_MAX, MachineId, Owner, SIGNER_FORMAT, SIGNER_MAGIC, Tag, Trust,
 };
 use crate::types::codec;
 use std::os::unix::fs::MetadataExt;
@@ -55,6 +55,11 @@ pub enum UnsureReason {
         "the signer store belongs elsewhere ({0}): it is a copy, or the data directory was moved"
     )]
     Foreign(String),
+    /// It remembers what another key signed.
+    #[error(
+        "the signer store belongs to another operator key: this one was brought here without its own"
+    )]
+    OtherKey,
     /// Never opened by a node, yet not empty.
     #[error("the signer store is unbound but not empty")]
     UnboundWithRecords,
@@ -86,34 +91,45 @@ pub struct DropBelow {
 pub struct KvStore {
     env: Env,
     machine: MachineId,
+    owner: Owner,
 }
 
 impl KvStore {
-    /// Makes the store of a new key, unbound and empty (B7 step 0). Refuses if there is one. Make it before the key is
-    /// durable: a key without its store is UNSURE.
-    pub fn create(dir: &Path) -> Result<(), StorageError> {
-        if dir.join(DATA_FILE).exists() {
-            return Err(StorageError::Exists {
-                path: dir.to_path_buf(),
-            });
-        }
+    /// Makes the store of the new key `owner`, unbound and empty (B7 step 0). Refuses if there is one, unless it never was
+    /// used: then its own key never got as far as the disk. Make it before the key is durable: a key without its store is
+    /// UNSURE.
+    pub fn create(dir: &Path, owner: Owner) -> Result<(), StorageError> {
+        let exists = dir.join(DATA_FILE).exists();
         let store = KvStore {
             env: Env::open(dir, &OPTIONS)?,
             machine: MachineId::default(),
+            owner,
         };
-        store.set_tag(Trust::Unbound)
+        let unused = !exists
+            || store.tag()?.is_some_and(|tag| tag.trust == Trust::Unbound)
+                && store.env.read()?.entries(RECORDS)? == 0;
+        match unused {
+            true => store.set_tag(Trust::Unbound),
+            false => Err(StorageError::Exists {
+                path: dir.to_path_buf(),
+            }),
+        }
     }
 
-    /// Opens the store of an existing key and says whether it may be trusted (B7 step 1). An unbound, empty store is bound
+    /// Opens the store of the existing key `owner` and says whether it may be trusted (B7 step 1). An unbound, empty store is bound
     /// to this host and file, durably, before this returns. A missing store is made, an unreadable one moved aside and made
     /// anew; both stay UNSURE over restarts until [`KvStore::renew`].
-    pub fn open(dir: &Path) -> Result<(KvStore, Signer), StorageError> {
-        KvStore::open_on(dir, machine_id())
+    pub fn open(dir: &Path, owner: Owner) -> Result<(KvStore, Signer), StorageError> {
+        KvStore::open_on(dir, machine_id(), owner)
     }
 
-    fn open_on(dir: &Path, machine: MachineId) -> Result<(KvStore, Signer), StorageError> {
+    fn open_on(
+        dir: &Path,
+        machine: MachineId,
+        owner: Owner,
+    ) -> Result<(KvStore, Signer), StorageError> {
         let missing = !dir.join(DATA_FILE).exists();
-        match KvStore::open_existing(dir, &machine) {
+        match KvStore::open_existing(dir, &machine, owner) {
             Ok((store, Some(tag))) => {
                 let signer = store.judge(&tag)?;
                 if signer == Signer::Sure && tag.trust == Trust::Unbound {
@@ -133,7 +149,11 @@ impl KvStore {
                 );
                 set_aside(dir)?;
                 let env = Env::open(dir, &OPTIONS)?;
-                let store = KvStore { env, machine };
+                let store = KvStore {
+                    env,
+                    machine,
+                    owner,
+                };
                 store.set_tag(Trust::Doubted(Doubt::Unreadable))?;
                 Ok((store, Signer::Unsure(UnsureReason::Unreadable)))
             }
@@ -145,10 +165,12 @@ impl KvStore {
     fn open_existing(
         dir: &Path,
         machine: &MachineId,
+        owner: Owner,
     ) -> Result<(KvStore, Option<Tag>), StorageError> {
         let store = KvStore {
             env: Env::open(dir, &OPTIONS)?,
             machine: machine.clone(),
+            owner,
         };
         let tag = store.tag()?;
         let (mut seen, read) = (0u64, store.env.read()?);
@@ -163,12 +185,12 @@ impl KvStore {
         Ok((store, tag))
     }
 
-    /// What the store says of itself, without binding or changing it. `None`: there is none.
-    pub fn status(dir: &Path) -> Result<Option<SignerStatus>, StorageError> {
+    /// What the store says of itself to the key `owner`, without binding or changing it. `None`: there is none.
+    pub fn status(dir: &Path, owner: Owner) -> Result<Option<SignerStatus>, StorageError> {
         if !dir.join(DATA_FILE).exists() {
             return Ok(None);
         }
-        let (store, tag) = KvStore::open_existing(dir, &machine_id())?;
+        let (store, tag) = KvStore::open_existing(dir, &machine_id(), owner)?;
         let Some(tag) = tag else { return Ok(None) };
         Ok(Some(SignerStatus {
             signer: store.judge(&tag)?,
@@ -180,6 +202,7 @@ impl KvStore {
 
     fn judge(&self, tag: &Tag) -> Result<Signer, StorageError> {
         let unsure = match &tag.trust {
+            _ if tag.owner != self.owner => UnsureReason::OtherKey,
             Trust::Doubted(Doubt::Missing) => UnsureReason::Missing,
             Trust::Doubted(Doubt::Unreadable) => UnsureReason::Unreadable,
             Trust::Unbound if self.env.read()?.entries(RECORDS)? == 0 => return Ok(Signer::Sure),
@@ -251,6 +274,7 @@ impl KvStore {
             magic: SIGNER_MAGIC,
             format: SIGNER_FORMAT,
             id,
+            owner: self.owner,
             trust,
         };
         write.put(TAG, TAG_KEY, &codec::encode(&tag))
@@ -409,6 +433,8 @@ mod tests {
     use super::super::testing::TempDir;
     use super::*;
 
+    const KEY: Owner = [7; 32];
+
     fn machine(text: &str) -> MachineId {
         MachineId::try_from(text.as_bytes().to_vec()).unwrap()
     }
@@ -425,36 +451,56 @@ mod tests {
     #[test]
     fn a_new_key_signs_at_once_and_after_a_restart() {
         let dir = TempDir::new("signer-new");
-        KvStore::create(dir.path()).unwrap();
-        assert_eq!(
-            KvStore::create(dir.path()).unwrap_err().exit_code(),
-            1,
-            "never overwritten"
-        );
-        let status = KvStore::status(dir.path()).unwrap().unwrap();
+        KvStore::create(dir.path(), KEY).unwrap();
+        let status = KvStore::status(dir.path(), KEY).unwrap().unwrap();
         assert!(
             !status.bound && status.signer == Signer::Sure,
             "looking does not bind"
         );
-        let (store, signer) = KvStore::open_on(dir.path(), machine("a")).unwrap();
+        let (store, signer) = KvStore::open_on(dir.path(), machine("a"), KEY).unwrap();
         assert_eq!(signer, Signer::Sure, "B7 step 0: or block 1 never comes");
         store.write(&[record(1), record(2)]).unwrap();
         drop(store);
-        let (store, signer) = KvStore::open_on(dir.path(), machine("a")).unwrap();
+        assert_eq!(
+            KvStore::create(dir.path(), KEY).unwrap_err().exit_code(),
+            1,
+            "never overwritten"
+        );
+        let (store, signer) = KvStore::open_on(dir.path(), machine("a"), KEY).unwrap();
         assert_eq!(signer, Signer::Sure);
         assert_eq!(store.load().unwrap().len(), 2);
         assert_eq!(store.get(&[b'r', 2]).unwrap(), Some(vec![2; 10]));
     }
 
     #[test]
+    fn a_key_that_is_brought_beside_the_store_of_another_is_unsure() {
+        let dir = TempDir::new("signer-key");
+        let other = [8; 32];
+        let open = |owner| KvStore::open_on(dir.path(), machine("a"), owner).unwrap();
+        KvStore::create(dir.path(), KEY).unwrap();
+        assert_eq!(
+            open(other).1,
+            Signer::Unsure(UnsureReason::OtherKey),
+            "B7 step 0: a key imported without its store, where another was just made"
+        );
+        KvStore::create(dir.path(), other).unwrap();
+        assert_eq!(open(other).1, Signer::Sure, "a store never used, a new key");
+        assert_eq!(open(KEY).1, Signer::Unsure(UnsureReason::OtherKey));
+        let (store, _) = open(KEY);
+        store.renew(&[]).unwrap();
+        drop(store);
+        assert_eq!(open(KEY).1, Signer::Sure, "B7 step 5");
+    }
+
+    #[test]
     fn another_machine_or_a_copied_file_is_unsure() {
         let dir = TempDir::new("signer-copy");
         let (original, copy) = (dir.path().join("a"), dir.path().join("b"));
-        KvStore::create(&original).unwrap();
-        drop(KvStore::open_on(&original, machine("a")).unwrap());
+        KvStore::create(&original, KEY).unwrap();
+        drop(KvStore::open_on(&original, machine("a"), KEY).unwrap());
         copy_data(&original, &copy);
         let foreign = |dir: &Path, id: &str| {
-            let (_, signer) = KvStore::open_on(dir, machine(id)).unwrap();
+            let (_, signer) = KvStore::open_on(dir, machine(id), KEY).unwrap();
             matches!(signer, Signer::Unsure(UnsureReason::Foreign(_)))
         };
         assert!(foreign(&copy, "a"), "B7 step 1: another inode");
@@ -475,11 +521,11 @@ mod tests {
     #[test]
     fn a_copy_of_an_unbound_store_binds_only_when_empty() {
         let dir = TempDir::new("signer-unbound");
-        KvStore::create(dir.path()).unwrap();
-        let (store, _) = KvStore::open_existing(dir.path(), &machine("a")).unwrap();
+        KvStore::create(dir.path(), KEY).unwrap();
+        let (store, _) = KvStore::open_existing(dir.path(), &machine("a"), KEY).unwrap();
         store.write(&[record(1)]).unwrap();
         drop(store);
-        let (_, signer) = KvStore::open_on(dir.path(), machine("a")).unwrap();
+        let (_, signer) = KvStore::open_on(dir.path(), machine("a"), KEY).unwrap();
         assert_eq!(signer, Signer::Unsure(UnsureReason::UnboundWithRecords));
     }
 
@@ -487,20 +533,20 @@ mod tests {
     fn a_missing_store_is_unsure_until_it_is_renewed() {
         let dir = TempDir::new("signer-missing");
         let at = dir.path().join("signer");
-        assert_eq!(KvStore::status(&at).unwrap(), None);
+        assert_eq!(KvStore::status(&at, KEY).unwrap(), None);
         for _ in 0..2 {
-            let (_, signer) = KvStore::open_on(&at, machine("a")).unwrap();
+            let (_, signer) = KvStore::open_on(&at, machine("a"), KEY).unwrap();
             assert_eq!(
                 signer,
                 Signer::Unsure(UnsureReason::Missing),
                 "S7, also at the next start"
             );
         }
-        let (store, _) = KvStore::open_on(&at, machine("a")).unwrap();
+        let (store, _) = KvStore::open_on(&at, machine("a"), KEY).unwrap();
         store.write(&[record(1)]).unwrap();
         store.renew(&[(b"high-water".to_vec(), vec![9])]).unwrap();
         drop(store);
-        let (store, signer) = KvStore::open_on(&at, machine("a")).unwrap();
+        let (store, signer) = KvStore::open_on(&at, machine("a"), KEY).unwrap();
         assert_eq!(signer, Signer::Sure, "B7 step 5");
         assert_eq!(store.load().unwrap(), [(b"high-water".to_vec(), vec![9])]);
     }
@@ -510,7 +556,7 @@ mod tests {
         let dir = TempDir::new("signer-noise");
         std::fs::write(dir.path().join(DATA_FILE), [0x5a; 20_000]).unwrap();
         for _ in 0..2 {
-            let (_, signer) = KvStore::open_on(dir.path(), machine("a")).unwrap();
+            let (_, signer) = KvStore::open_on(dir.path(), machine("a"), KEY).unwrap();
             assert_eq!(signer, Signer::Unsure(UnsureReason::Unreadable));
         }
         let kept = dir.path().join("data.mdb.unreadable-0");
@@ -520,16 +566,18 @@ mod tests {
     #[test]
     fn a_newer_store_is_refused_and_left_alone() {
         let dir = TempDir::new("signer-newer");
-        KvStore::create(dir.path()).unwrap();
-        let (store, tag) = KvStore::open_existing(dir.path(), &machine("a")).unwrap();
+        KvStore::create(dir.path(), KEY).unwrap();
+        let (store, tag) = KvStore::open_existing(dir.path(), &machine("a"), KEY).unwrap();
         let mut bytes = codec::encode(&tag.unwrap());
-        bytes[4] = 2;
+        bytes[4] = SIGNER_FORMAT as u8 + 1;
         bytes.push(0);
         let mut write = store.env.write().unwrap();
         write.put(TAG, TAG_KEY, &bytes).unwrap();
         write.commit().unwrap();
         drop(store);
-        let error = KvStore::open_on(dir.path(), machine("a")).err().unwrap();
+        let error = KvStore::open_on(dir.path(), machine("a"), KEY)
+            .err()
+            .unwrap();
         assert_eq!(error.exit_code(), 78, "{error}");
         assert!(!dir.path().join("data.mdb.unreadable-0").exists());
     }
@@ -537,7 +585,7 @@ mod tests {
     #[test]
     fn deletion_is_by_prefix_and_below_a_key() {
         let dir = TempDir::new("signer-delete");
-        let (store, _) = KvStore::open_on(dir.path(), machine("a")).unwrap();
+        let (store, _) = KvStore::open_on(dir.path(), machine("a"), KEY).unwrap();
         let key = |kind: u8, h: u64| [&[kind][..], &h.to_be_bytes()].concat();
         let all = [b'a', b'b', b'c'].into_iter();
         let all = all.flat_map(|kind| (0..1_500u64).map(move |h| (kind, h)));

@@ -23,7 +23,7 @@ pub(super) fn small_genesis() -> Genesis {
     genesis(&COLLATERALS, 6)
 }
 
-fn decide(net: &Net, block: Block, delta: Delta) -> DecidedBlock {
+pub(super) fn decide(net: &Net, block: Block, delta: Delta) -> DecidedBlock {
     let set = &net.state.last_validators;
     let certificate = Certificate {
         height: block.header.height,

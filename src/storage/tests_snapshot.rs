@@ -2,10 +2,13 @@
 
 use super::snapshot::load_snapshot;
 use super::testing::TempDir;
-use super::tests::{blocks, small_genesis};
+use super::tests::{blocks, decide, small_genesis};
 use super::*;
+use crate::base::bounded::BoundedVec;
+use crate::crypto::verify::verify_all;
+use crate::ledger::apply::{apply, build};
 use crate::ledger::decided::DecidedBlock;
-use crate::ledger::testkit::{Net, genesis};
+use crate::ledger::testkit::{HOLDER, Net, OPERATOR, genesis};
 use crate::types::genesis::Genesis;
 use crate::types::ids::*;
 use std::path::Path;
@@ -70,6 +73,62 @@ fn a_ledger_made_of_a_snapshot_is_the_one_of_its_slot_block_and_goes_on() {
         ),
         "its own slot block cannot be taken back from"
     );
+}
+
+/// M7: what evidence needs - keys, former keys, who was slashed when, which heights are young enough - is in the snapshot.
+#[test]
+fn evidence_burns_the_same_where_the_ledger_began_with_a_snapshot() {
+    let dir = TempDir::new("snap-evidence");
+    let mut net = Net::new(genesis(&[1_000, 2_000, 3_000, 4_000, 5_000], 6));
+    let mut all = blocks(&mut net, 4);
+    let punish = |net: &mut Net, i: u64, signer: u64, height: u64| {
+        let evidence = net.double_vote(net.id(i as usize), signer, Height(height));
+        let (block, delta) = net.punish(vec![evidence]);
+        assert_eq!(block.slot_part.evidence.len(), 1, "M7: it is valid");
+        decide(net, block, delta)
+    };
+    all.push(punish(&mut net, 0, OPERATOR, 2));
+    all.extend(blocks(&mut net, 4));
+    let update = net.update(1, HOLDER, net.id(1), Some(OPERATOR + 500));
+    let (block, delta) = net.slot_block(vec![update]);
+    all.push(decide(&net, block, delta));
+    all.extend(blocks(&mut net, 3));
+    let first = open(&dir.path().join("a"), &net.genesis);
+    first.commit(&all).unwrap();
+    let from = snapshot(&first, &dir.path().join("snapshot"));
+    let to = dir.path().join("b");
+    load_snapshot(&from, &to, MAP, &net.genesis).unwrap();
+    let second = open(&to, &net.genesis);
+    assert_eq!(second.tip(), Height(10), "after the first slashing");
+    second.commit(&all[10..]).unwrap();
+
+    // By the key that was replaced before the snapshot, about a height below it; the first offender's burn is raised with it.
+    let evidence = net.double_vote(net.id(1), OPERATOR + 1, Height(3));
+    let before = net.state.registry().get(&net.id(0)).unwrap().burned;
+    let mut input = net.input(net.next_slot(), 0, vec![]);
+    input.slot_part.evidence = BoundedVec::take_from([evidence.clone()]);
+    let state = second.state();
+    let (block, built) = build(&net.coins, &state, input.clone()).unwrap();
+    assert_eq!(block.slot_part.evidence.len(), 1, "M7: it proposes it");
+    let judged = apply(&net.coins, &state, &block).unwrap();
+    assert!(verify_all(&judged.other_checks));
+    let (same, delta) = net.punish(vec![evidence.clone()]);
+    assert_eq!(same, block);
+    assert_eq!(delta.after, judged.delta.after);
+    assert_eq!(delta.after, built.after);
+    let entry = |i: usize| net.state.registry().get(&net.id(i)).unwrap();
+    assert!(entry(0).burned > before, "M7: brought up to the share");
+    let decided = decide(&net, block, delta);
+    for store in [&first, &second] {
+        store.commit(std::slice::from_ref(&decided)).unwrap();
+        store.verify(&mut |_, _, _| {}).unwrap();
+    }
+    assert_eq!(first.state(), second.state());
+    input.time = net.next_slot();
+    input.last_commit = net.last_commit();
+    input.proposer = net.state.leader(Round(0));
+    let (again, _) = build(&net.coins, &second.state(), input).unwrap();
+    assert!(again.slot_part.evidence.is_empty(), "M7: once in a life");
 }
 
 #[test]

@@ -26,13 +26,13 @@ use timecoin::types::address::{Network, Program};
 use timecoin::types::amount::Amount;
 use timecoin::types::bitmap::Bitmap;
 use timecoin::types::block::{Block, Certificate, Commit};
-use timecoin::types::ids::{Branch, Era, EraRound, Height, MasternodeId, OutPoint, Round};
-use timecoin::types::masternode::SlotPart;
+use timecoin::types::ids::{BlockId, Branch, Era, EraRound, Height, MasternodeId, OutPoint, Round};
+use timecoin::types::masternode::{Evidence, Offence, SlotPart};
 use timecoin::types::transaction::{
     TX_VERSION, Transaction, Tx, TxBody, TxKind, TxOutput, Witness,
 };
 use timecoin::types::validators::ValidatorSet;
-use timecoin::types::vote::{VoteBody, VoteStep};
+use timecoin::types::vote::{Vote, VoteBody, VoteStep};
 
 /// Blocks committed in one transaction.
 const GROUP: usize = 64;
@@ -61,6 +61,8 @@ pub struct Wanted {
     pub spacing_ms: u64,
     /// Slots for which a root is trusted (F2); 0: for ever.
     pub trusting_period: u64,
+    /// Whether the last masternode is slashed in the first slot block.
+    pub slashed: bool,
 }
 
 /// A network with a past.
@@ -85,6 +87,8 @@ struct Maker {
     group: Vec<DecidedBlock>,
     spacing_ms: u64,
     payments: u64,
+    /// Who has signed twice at height 1, until a slot block says so.
+    guilty: Option<(MasternodeId, SecretKey)>,
 }
 
 /// Makes a network below `dir`; nodes `0..with_chain` hold the chain, the others nothing.
@@ -123,6 +127,7 @@ pub fn make(dir: &Path, wanted: &Wanted, with_chain: usize, now_ms: u64) -> Made
         SecretKey::from_seed(&keys::load(&file, KeyKind::Operator).expect("an operator key"))
     };
     let ids = genesis.masternodes.iter().map(|m| m.id());
+    let guilty = ids.clone().zip(nodes.iter().map(operator)).next_back();
     // Those that hold the chain have decided it; the others were away from the beginning.
     let operators = ids
         .zip(nodes.iter().map(operator))
@@ -139,6 +144,7 @@ pub fn make(dir: &Path, wanted: &Wanted, with_chain: usize, now_ms: u64) -> Made
         group: Vec::new(),
         spacing_ms: wanted.spacing_ms,
         payments: 0,
+        guilty: guilty.filter(|_| wanted.slashed),
     };
     maker.fan_out(fans);
     maker.pay(wanted);
@@ -164,7 +170,10 @@ pub fn make(dir: &Path, wanted: &Wanted, with_chain: usize, now_ms: u64) -> Made
 /// A signer store that remembers having signed all of the chain.
 fn signed_up_to(datadir: &DataDir, height: u64) {
     std::fs::remove_dir_all(datadir.signer()).expect("a signer store");
-    let (store, _) = KvStore::open(&datadir.signer()).expect("a new signer store");
+    let (store, _) = {
+        let seed = keys::load(&datadir.operator_key(), KeyKind::Operator).expect("an operator key");
+        KvStore::open(&datadir.signer(), keys::operator_name(&seed)).expect("a new signer store")
+    };
     let mark = Record::HighWater(Position {
         era: Era(0),
         height: Height(height),
@@ -246,18 +255,56 @@ impl Maker {
         let wanted = candidates.len();
         let round = Round(0);
         let time = self.state.tip.time.plus(self.spacing_ms);
+        let time = WallMs(time.0.max(self.state.earliest().0));
+        let slot_part = SlotPart {
+            evidence: BoundedVec::take_from(self.evidence(time)),
+            ..SlotPart::default()
+        };
+        let wanted_evidence = slot_part.evidence.len();
         let input = BuildInput {
             round,
             proposer: self.state.leader(round),
-            time: WallMs(time.0.max(self.state.earliest().0)),
+            time,
             last_commit: self.last.take().unwrap_or_default(),
-            slot_part: SlotPart::default(),
+            slot_part,
             candidates,
         };
         let (block, delta) = build(&self.coins, &self.state, input).expect("a block");
+        assert_eq!(block.slot_part.evidence.len(), wanted_evidence);
         assert!(block.transactions.len() >= wanted, "every payment is in");
         self.payments += wanted as u64;
         self.decide(block, delta);
+    }
+
+    /// Two precommits of height 1 for the first slot block above it.
+    fn evidence(&mut self, time: WallMs) -> Option<Evidence> {
+        if self.state.height() < Height(1) || !self.state.is_slot_block(time) {
+            return None;
+        }
+        let (offender, secret) = self.guilty.take()?;
+        let chain = self.state.chain_id();
+        let vote = |block| {
+            let body = VoteBody {
+                step: VoteStep::Precommit,
+                branch: Branch(0),
+                era: Era(0),
+                height: Height(1),
+                round: Round(0),
+                valid_round: None,
+                block,
+            };
+            Vote {
+                body,
+                voter: offender,
+                signature: secret.sign(&body.signing_hash(chain)),
+            }
+        };
+        let offence = Offence::Votes(vote(None), vote(Some(BlockId::default())));
+        Some(Evidence {
+            offender,
+            key: secret.public(),
+            offence,
+        })
     }
 
     fn decide(&mut self, block: Block, delta: Delta) {

@@ -4,6 +4,7 @@ mod bad_input;
 mod crash;
 mod fork;
 mod forked;
+mod keys;
 mod load;
 mod masternode;
 mod network;

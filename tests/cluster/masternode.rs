@@ -13,7 +13,7 @@ const COINS: usize = 4;
 const PAYMENTS: usize = 3;
 
 /// A node beside the genesis of `cluster`, with an operator key of its own, that listens at the next free place.
-fn newcomer(cluster: &Cluster, number: u16) -> Node {
+pub fn newcomer(cluster: &Cluster, number: u16) -> Node {
     let dir = cluster.dir.path().join(format!("net/node{number}"));
     let text = dir.to_string_lossy().into_owned();
     let (code, said) = run_timed(&["--network", "dev", "--datadir", &text, "init"]);
@@ -34,7 +34,7 @@ fn newcomer(cluster: &Cluster, number: u16) -> Node {
 }
 
 /// Runs `time-cli masternode ...` against a node: its exit code, and its answer.
-fn masternode(node: &Node, arguments: &[&str]) -> (Option<i32>, Value) {
+pub fn masternode(node: &Node, arguments: &[&str]) -> (Option<i32>, Value) {
     let datadir = node.dir.to_string_lossy();
     let head = ["--datadir", &datadir, "masternode"];
     let output = time_cli(&[&head[..], arguments].concat());
@@ -48,7 +48,7 @@ fn masternode(node: &Node, arguments: &[&str]) -> (Option<i32>, Value) {
 }
 
 /// Registers the operator key of `whose` at `endpoint` with the money of `payer`: its id.
-fn register(payer: &Node, whose: &Node, endpoint: &str) -> String {
+pub fn register(payer: &Node, whose: &Node, endpoint: &str) -> String {
     let key = whose.dir.join("keys/operator.key");
     let (key, payout) = (key.to_string_lossy().into_owned(), whose.new_address());
     let (code, sent) = masternode(
@@ -68,7 +68,7 @@ fn register(payer: &Node, whose: &Node, endpoint: &str) -> String {
 }
 
 /// Codes of the reasons why the masternode of a node does not earn.
-fn reasons(node: &Node) -> Vec<String> {
+pub fn reasons(node: &Node) -> Vec<String> {
     let Ok(status) = node.try_call("masternode", json!(["status"])) else {
         return vec!["no answer".into()];
     };
@@ -78,11 +78,11 @@ fn reasons(node: &Node) -> Vec<String> {
 }
 
 /// What a node's registry says of a masternode; `None` once it is gone.
-fn entry(node: &Node, id: &str) -> Option<Value> {
+pub fn entry(node: &Node, id: &str) -> Option<Value> {
     node.try_call("protx", json!(["info", id])).ok()
 }
-
-fn standing(node: &Node, id: &str) -> String {
+/// What the registry says of it in one word.
+pub fn standing(node: &Node, id: &str) -> String {
     let found = entry(node, id).map(|e| e["state"]["status"].as_str().unwrap_or("").to_owned());
     found.unwrap_or_default()
 }

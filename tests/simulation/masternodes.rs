@@ -332,6 +332,71 @@ fn flooding_off_a_fifth_gives_a_quarter_of_liars_no_third() {
     }
 }
 
+/// Of 100,000 units of power 25,000 are Byzantine, of these kinds, and 22,000 are flooded off: jailed, they leave the liars
+/// 25 of 78, less than a third, and the unjailed at least two thirds of all.
+fn a_quarter_lies_while_22_percent_are_off(seed: u64, kinds: [usize; 3]) {
+    let units = [8, 8, 9, 11, 11, 11, 11, 11, 10, 10];
+    let (liars, flooded) = ([0, 1, 2], [3, 4]);
+    let options = Options {
+        collaterals: units.iter().map(|u| u * 1_000).collect(),
+        ..quiet(seed, units.len())
+    };
+    let mut world = World::new(options.clone());
+    for (liar, kind) in liars.into_iter().zip(kinds) {
+        world.corrupt(liar, adversary::make(kind, seed + liar as u64));
+    }
+    let ids: Vec<MasternodeId> = (0..units.len()).map(|i| id(&world, i)).collect();
+    let of = |w: &World, nodes: &[usize]| -> (Power, Power) {
+        let state = w.state_of(9).expect("it runs");
+        let power = nodes.iter().filter_map(|i| state.validators.get(&ids[*i]));
+        let power = power.map(|v| v.power.0).sum();
+        (Power(power), state.validators.total())
+    };
+    pass(&mut world, &options, 2);
+    let quarter = (Power(25_000), Power(100_000));
+    assert_eq!(of(&world, &liars), quarter, "none is slashed yet");
+    flooded.iter().for_each(|i| world.crash(*i, None));
+    let mut least = Power(u64::MAX);
+    for _ in 0..14 {
+        pass(&mut world, &options, SLOT);
+        let (lying, total) = of(&world, &liars);
+        assert!(
+            !is_over_third(lying, total),
+            "M5: {lying} of {total} would be able to stop or split the network"
+        );
+        let slashed = ids.iter().filter_map(|id| world.entry(id));
+        let slashed = slashed.filter(|e| e.slashed.is_some()).count();
+        assert!(slashed <= liars.len(), "M7: only liars");
+        if slashed == 0 {
+            assert!(3 * total.0 >= 2 * 100_000, "M5: two thirds of T: {total}");
+        }
+        least = least.min(of(&world, &flooded).0);
+    }
+    assert_eq!(least, Power(0), "M5: who is flooded off is jailed");
+    let tip = world.checker.tip();
+    pass(&mut world, &options, 3 * SLOT);
+    assert!(world.checker.tip().0 > tip.0 + 2, "the network goes on");
+    let bound = timecoin::sim::swarm::liveness_bound(&world);
+    if let Err(violation) = world.heal_and_settle(bound) {
+        fail(&options, &violation, &this_test());
+    }
+}
+
+#[test]
+fn a_quarter_withholds_and_lies_about_heights_while_22_percent_are_off() {
+    a_quarter_lies_while_22_percent_are_off(54, [2, 8, 3]);
+}
+
+#[test]
+fn a_quarter_equivocates_and_splits_while_22_percent_are_off() {
+    a_quarter_lies_while_22_percent_are_off(55, [0, 1, 3]);
+}
+
+#[test]
+fn a_quarter_forges_repeats_and_floods_while_22_percent_are_off() {
+    a_quarter_lies_while_22_percent_are_off(56, [5, 4, 12]);
+}
+
 #[test]
 fn dead_power_that_registers_gets_none() {
     let options = Options {

@@ -9,7 +9,7 @@ use crate::node::exit::Exit;
 use crate::node::files::write_private;
 use crate::node::keys::{self, KeyKind};
 use crate::node::provision::ensure_dev_genesis;
-use crate::storage::KvStore;
+use crate::storage::{KvStore, StorageError};
 use crate::types::address::Network;
 
 /// Makes what a new node needs in its data directory; the text says what was made. Overwrites nothing.
@@ -27,11 +27,13 @@ pub(super) fn init(config: &Config) -> Result<String, CommandError> {
     ensure_dev_genesis(config)?;
     let node = keys::load_or_generate(&datadir.node_key(), KeyKind::Node)?;
     if !datadir.operator_key().exists() {
-        // The store first (B7 step 0): a key without its store would have to abstain.
-        if !datadir.signer().exists() {
-            KvStore::create(&datadir.signer())?;
+        // The store first (B7 step 0): a key without its store would have to abstain. That of another key stays.
+        let seed = keys::random_seed()?;
+        match KvStore::create(&datadir.signer(), keys::operator_name(&seed)) {
+            Ok(()) | Err(StorageError::Exists { .. }) => {}
+            Err(error) => return Err(error.into()),
         }
-        keys::generate(&datadir.operator_key(), KeyKind::Operator)?;
+        keys::save_new(&datadir.operator_key(), KeyKind::Operator, &seed)?;
     }
     let operator = keys::load(&datadir.operator_key(), KeyKind::Operator)?;
     let network = config.node.network;

@@ -1,8 +1,6 @@
 //! `timed signer`: what keeps a masternode from signing twice (B7).
 
 use crate::base::hex;
-use crate::crypto::hash::{Domain, hash};
-use crate::crypto::keys::SecretKey;
 use crate::node::commands::{CommandError, Output, table};
 use crate::node::config::Config;
 use crate::node::datadir::{DataDir, lock_operator_key};
@@ -11,7 +9,7 @@ use crate::node::keys::{self, KeyKind};
 use crate::node::run::load_genesis;
 use crate::replica::record::{Position, Record, Step};
 use crate::storage::signer::SignerStatus;
-use crate::storage::{KvStore, LedgerStore, Signer};
+use crate::storage::{KvStore, LedgerStore, Owner, Signer};
 use crate::types::ids::{Era, Height, Round};
 use serde_json::json;
 use std::path::PathBuf;
@@ -30,8 +28,13 @@ fn operator_file(config: &Config, datadir: &DataDir) -> PathBuf {
 /// What the store holds. Exit 1: this masternode would abstain.
 pub(super) fn status(config: &Config) -> Result<(Output, Exit), CommandError> {
     let datadir = DataDir::new(&config.node.datadir);
-    let has_key = operator_file(config, &datadir).exists();
-    let found = KvStore::status(&datadir.signer())?;
+    let file = operator_file(config, &datadir);
+    let has_key = file.exists();
+    let owner = match has_key {
+        true => keys::operator_name(&keys::load(&file, KeyKind::Operator)?),
+        false => Owner::default(),
+    };
+    let found = KvStore::status(&datadir.signer(), owner)?;
     let may_sign = match (&found, has_key) {
         (_, false) => {
             Err("there is no operator key: this node follows and does not vote".to_owned())
@@ -95,11 +98,8 @@ pub(super) fn init(config: &Config, above: u64, i_know: bool) -> Result<String, 
     datadir.create()?;
     let _lock = datadir.lock()?;
     let operator = keys::load(&operator_file(config, &datadir), KeyKind::Operator)?;
-    let name = hash(
-        Domain::KeyLock,
-        &[&SecretKey::from_seed(&operator).public().0],
-    );
-    let _operator_lock = lock_operator_key(&name.0)?;
+    let name = keys::operator_name(&operator);
+    let _operator_lock = lock_operator_key(&name)?;
     let refuse = |text: String| Err(CommandError::new(Exit::Failure, text));
     let mut era = Era(0);
     if datadir.ledger().exists() {
@@ -114,7 +114,7 @@ pub(super) fn init(config: &Config, above: u64, i_know: bool) -> Result<String, 
             ));
         }
     }
-    let (store, signer) = KvStore::open(&datadir.signer())?;
+    let (store, signer) = KvStore::open(&datadir.signer(), name)?;
     if signer == Signer::Sure {
         return refuse("the signer store is in order: nothing was changed".into());
     }

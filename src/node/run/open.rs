@@ -1,6 +1,5 @@
 //! What is on disk and in keys, opened and checked before any thread starts.
 
-use crate::crypto::hash::{Domain, hash};
 use crate::crypto::keys::SecretKey;
 use crate::node::config::Config;
 use crate::node::datadir::{DataDir, DirLock, OperatorLock, lock_operator_key};
@@ -63,9 +62,9 @@ pub(super) fn open(config: &Config) -> Result<Opened, RunError> {
     let operator = match operator_file {
         None => None,
         Some(file) => {
-            let secret = SecretKey::from_seed(&*keys::load(&file, KeyKind::Operator)?);
-            let name = hash(Domain::KeyLock, &[&secret.public().0]);
-            Some((secret, lock_operator_key(&name.0)?))
+            let seed = keys::load(&file, KeyKind::Operator)?;
+            let name = keys::operator_name(&seed);
+            Some((SecretKey::from_seed(&seed), name, lock_operator_key(&name)?))
         }
     };
     let adopted = snapshots::adopt_incoming(config, &datadir, &genesis);
@@ -75,16 +74,16 @@ pub(super) fn open(config: &Config) -> Result<Opened, RunError> {
         blocks: config.storage.prune,
         bytes: config.storage.prune_bytes,
     });
-    let signer = match operator.is_some() {
-        true => Some(KvStore::open(&datadir.signer())?),
-        false => None,
+    let signer = match &operator {
+        Some((_, name, _)) => Some(KvStore::open(&datadir.signer(), *name)?),
+        None => None,
     };
     Ok(Opened {
         datadir,
         lock,
         genesis,
         node_seed,
-        operator,
+        operator: operator.map(|(secret, _, lock)| (secret, lock)),
         ledger,
         signer,
     })

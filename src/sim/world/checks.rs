@@ -34,11 +34,7 @@ impl World {
             }
         }
         let (tip, begun) = (self.checker.tip(), self.now);
-        let mut pending = self.clients.waiting();
-        // Where blocks are kept small, payments that pay more for their bytes may fill every slot block.
-        if !self.options.tight {
-            pending.extend(self.clients.registrations());
-        }
+        let pending = self.clients.waiting();
         self.note(&format!(
             "healed at height {tip}; {} payments wait",
             pending.len()
