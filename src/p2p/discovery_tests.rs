@@ -6,7 +6,7 @@ use crate::crypto::hash::Hash;
 use crate::crypto::keys::SecretKey;
 use crate::p2p::address::Group;
 use crate::p2p::book::Book;
-use crate::p2p::machine::{Config, Effect, Input, Link, Machine};
+use crate::p2p::machine::{Config, Effect, Input, Link, Machine, proof_hash};
 use crate::p2p::messages::*;
 use crate::types::ids::*;
 use core::net::SocketAddr;
@@ -412,4 +412,51 @@ fn require_stake_admits_only_masternodes_also_of_those_it_dials() {
             "P1: {out:?}"
         );
     }
+}
+
+#[test]
+fn a_peer_whose_stake_is_gone_goes_too_where_stake_is_asked_for() {
+    let mut own = config(1, &[]);
+    own.require_stake = true;
+    let mut machine = Machine::new(own);
+    let now = Now::default();
+    let masternode = MasternodeId(Hash([2; 32]));
+    let operators = |id: MasternodeId| [(id, secret(102).public())].into();
+    machine.handle(now, Input::Operators(operators(masternode)));
+    let (peer, key) = (PeerId(1), secret(2).public());
+    let link = Link {
+        peer,
+        key,
+        target: None,
+        exporter: [1; 32],
+        address: String::new(),
+        remote: Some(address(2)),
+    };
+    machine.handle(now, Input::Connected(link));
+    let hello = Hello {
+        protocol: PROTOCOL_VERSION,
+        chain: ChainId(Hash([9; 32])),
+        agent: Default::default(),
+        supports: Branch(0),
+        endpoint: None,
+        status: Status::default(),
+        probe: false,
+    };
+    machine.handle(now, Input::Frame(peer, Message::Hello(Box::new(hello))));
+    let (chain, verifier) = (ChainId(Hash([9; 32])), secret(1).public());
+    let message = proof_hash(chain, &[1; 32], true, &key, &verifier, &masternode);
+    let proof = OperatorProof {
+        masternode,
+        operator: secret(102).public(),
+        signature: secret(102).sign(&message),
+    };
+    let out = machine.handle(now, Input::Frame(peer, Message::OperatorProof(proof)));
+    let up = out.iter().any(|e| matches!(e, Effect::Up(..)));
+    assert!(up, "P1: 1,000 TIME behind it: admitted: {out:?}");
+    let out = machine.handle(
+        now,
+        Input::Operators(operators(MasternodeId(Hash([3; 32])))),
+    );
+    let gone = |e: &Effect| matches!(e, Effect::Close { fault: false, .. });
+    assert!(out.iter().any(gone), "P1: slashed or gone: {out:?}");
 }

@@ -1,10 +1,19 @@
 //! Who is admitted and who is found again: stake that is asked for, the address book over a restart, bans by hand, a
 //! stranger that opens connections without end.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
+use timecoin::base::bounded::{BoundedBytes, BoundedVec};
+use timecoin::crypto::hash::Hash;
+use timecoin::crypto::keys::SecretKey;
+use timecoin::net::{Class, encode_frame};
+use timecoin::node::datadir::DataDir;
+use timecoin::node::keys::{self, KeyKind};
+use timecoin::p2p::messages::{Hello, Message, PROTOCOL_VERSION, Status};
+use timecoin::types::ids::*;
+use timecoin::types::vote::{Vote, VoteBody, VoteStep};
 
 use crate::stranger;
 use crate::support::{Cluster, Node, run_timed, time_cli, wait_for, wait_until};
@@ -200,8 +209,91 @@ fn bans_by_hand_are_listed_kept_and_taken_back() {
     assert_eq!(listed(node), 0, "P3: reversible");
 }
 
+/// Frames as a peer sends them: a greeting, then two votes of one key for two blocks of one height.
+fn double_vote(chain: ChainId, key: &SecretKey, voter: MasternodeId, height: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut add = |message: &Message| {
+        encode_frame(
+            &mut out,
+            Class::Consensus,
+            message.code(),
+            &message.encode(),
+        );
+    };
+    add(&Message::Hello(Box::new(Hello {
+        protocol: PROTOCOL_VERSION,
+        chain,
+        agent: BoundedBytes::default(),
+        supports: Branch(0),
+        endpoint: None,
+        status: Status::default(),
+        probe: false,
+    })));
+    let votes = [1, 2].map(|block| {
+        let body = VoteBody {
+            step: VoteStep::Precommit,
+            branch: Branch(0),
+            era: Era(0),
+            height: Height(height),
+            round: Round(0),
+            valid_round: None,
+            block: Some(BlockId(Hash([block; 32]))),
+        };
+        let signature = key.sign(&body.signing_hash(chain));
+        Vote {
+            body,
+            voter,
+            signature,
+        }
+    });
+    add(&Message::Votes(BoundedVec::take_from(votes)));
+    out
+}
+
+#[test]
+fn who_was_slashed_has_no_stake_behind_it_any_more() {
+    let cluster = Cluster::make(4);
+    let (strict, culprit) = (&cluster.nodes[0], &cluster.nodes[3]);
+    add_setting(strict, "require_stake = true");
+    cluster.nodes.iter().for_each(Node::start);
+    cluster.nodes.iter().for_each(Node::await_ready);
+    wait_until("P1: all masternodes are in", || peers(strict).len() == 3);
+    let known = culprit.call("masternode", json!(["status"]));
+    let id = known["proTxHash"].as_str().expect("an id").to_owned();
+    let chain = culprit.call("getblockhash", json!([0]));
+    let chain: ChainId = chain.as_str().expect("a hash").parse().expect("a hash");
+    culprit.kill();
+    // Somebody else has its key.
+    let key = DataDir::new(&culprit.dir).operator_key();
+    let key = keys::load(&key, KeyKind::Operator).expect("an operator key");
+    let key = SecretKey::from_seed(&key);
+    let voter: MasternodeId = id.parse().expect("an id");
+    let slashed = |node: &Node| {
+        let info = node.try_call("protx", json!(["info", id]));
+        info.is_ok_and(|info| info["state"]["status"] == "SLASHED")
+    };
+    let witness = &cluster.nodes[1];
+    wait_until("M7: the evidence is in a slot block", || {
+        // Votes of the height under way only are looked at, so it may take more than one try.
+        let height = witness.consensus()["height"].as_u64().unwrap_or_default();
+        let bytes = double_vote(chain, &key, voter, height);
+        let stream = TcpStream::connect(("127.0.0.1", witness.port)).expect("a connection");
+        stranger::say(stream, [9; 32], &bytes);
+        slashed(strict)
+    });
+    culprit.start();
+    culprit.await_ready();
+    wait_until("P1: it is turned away like anybody without stake", || {
+        let there = peers(strict);
+        let it = |p: &Value| p["masternode"] == json!(id);
+        assert!(!there.iter().any(it), "it counts for nothing: {there:?}");
+        let told = "refused by peer: no proof of a masternode in time";
+        culprit.logged().contains(told)
+    });
+}
+
 /// A connection from an address of this host that is not the usual one.
-fn from(address: Ipv4Addr, port: u16) -> std::io::Result<std::net::TcpStream> {
+fn from(address: Ipv4Addr, port: u16) -> std::io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.bind(&SocketAddr::from((address, 0)).into())?;
     socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())?;

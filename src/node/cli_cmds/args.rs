@@ -60,7 +60,7 @@ pub(super) enum Sub {
 #[argh(subcommand, name = "status", help_triggers("-h", "--help"))]
 pub(super) struct Status {}
 
-/// The connections of the node.
+/// The connections of the node, and who is banned.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "peers", help_triggers("-h", "--help"))]
 pub(super) struct Peers {}

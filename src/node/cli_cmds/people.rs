@@ -210,6 +210,7 @@ pub(super) fn info(client: &mut Client, output: &mut Output<'_>) -> Result<(), C
 /// The connections of the node.
 pub(super) fn peers(client: &mut Client, output: &mut Output<'_>) -> Result<(), CliError> {
     let peers = ask(client, "getpeerinfo")?;
+    let bans = ask_or_null(client, "listbanned");
     output.either(&peers, || {
         let row = |peer: &Value| {
             let ping = peer["pingtime"]
@@ -243,9 +244,27 @@ pub(super) fn peers(client: &mut Client, output: &mut Output<'_>) -> Result<(), 
             "SCORE",
             "SOFTWARE",
         ];
-        table(&head, &[0, 4, 5, 6, 7, 8], rows)
+        table(&head, &[0, 4, 5, 6, 7, 8], rows) + &bans_text(&bans)
     });
     Ok(())
+}
+
+/// Who is kept out, below the list of who is in; nothing if nobody is.
+fn bans_text(bans: &Value) -> String {
+    let bans = bans.as_array().into_iter().flatten();
+    let row = |ban: &Value| {
+        let left = ban["time_remaining"].as_u64().unwrap_or_default();
+        vec![
+            show(&ban["address"]),
+            seconds(left * 1_000),
+            show(&ban["reason"]),
+        ]
+    };
+    let rows: Vec<Vec<String>> = bans.map(row).collect();
+    match rows.is_empty() {
+        true => String::new(),
+        false => format!("\n{}", table(&["BANNED", "FOR", "REASON"], &[], rows)),
+    }
 }
 
 /// Waits until a transaction is final.

@@ -223,6 +223,9 @@ fn status_says_what_the_network_waits_for_and_fails_when_unhealthy() {
         "getpeerinfo" => Ok(
             json!([{"id": 3, "addr": "127.0.0.1:24310", "inbound": true, "pingtime": 0.0005, "synced_blocks": 12}]),
         ),
+        "listbanned" => Ok(
+            json!([{"address": "203.0.113.7/32", "time_remaining": 90, "reason": "wrong blocks"}]),
+        ),
         _ => Err(refuse(-32601, "no such method")),
     });
     let line = |what: &str| format!("--rpc-url {} {what}", node.url());
@@ -246,6 +249,10 @@ fn status_says_what_the_network_waits_for_and_fails_when_unhealthy() {
     assert!(
         exit == Exit::Success && text.contains("127.0.0.1:24310") && text.contains("0.5 ms"),
         "{text}"
+    );
+    assert!(
+        text.contains("203.0.113.7/32") && text.contains("wrong blocks"),
+        "P3: listed: {text}"
     );
     let (exit, text) = run_line(&line("-getinfo"), true);
     assert!(exit == Exit::Success && text.contains("regtest"), "{text}");
