@@ -70,6 +70,8 @@ struct Holder {
     asked: Option<MonoUs>,
     offer: Option<Box<Contents>>,
     rests_until: MonoUs,
+    /// Pieces that did not come in time; one that came makes up for one.
+    late: u32,
 }
 
 struct Job {
@@ -137,6 +139,7 @@ impl Fetch {
                     asked: None,
                     offer: None,
                     rests_until: MonoUs(0),
+                    late: 0,
                 });
             }
             FetchInput::Gone(peer) => self.drop_peer(peer),
@@ -268,6 +271,9 @@ impl Fetch {
         let empty = self.contents().is_some_and(|c| c.bytes(bucket) == 0);
         if good {
             self.have.insert(bucket);
+            if let Some(holder) = self.holders.get_mut(&peer) {
+                holder.late = holder.late.saturating_sub(1);
+            }
         } else if empty {
             // Nobody sent it: whoever offers a table of contents with this gap made it up.
             let holders = self.holders.iter().filter(|(_, h)| self.offers(h));
@@ -293,6 +299,7 @@ impl Fetch {
             let holder = peer.and_then(|peer| self.holders.get_mut(&peer));
             if let Some(holder) = holder {
                 holder.rests_until = now.plus_ms(CHUNK_REST_MS);
+                holder.late = holder.late.saturating_add(1);
             }
         }
     }
@@ -370,8 +377,10 @@ impl Fetch {
                 .holders
                 .iter()
                 .filter(|(_, h)| self.offers(h) && h.rests_until <= now);
-            let best = able.map(|(peer, _)| (busy(peer), *peer)).min();
-            let Some((_, peer)) = best.filter(|(busy, _)| *busy < JOBS_PER_PEER) else {
+            // Who let pieces wait is asked last (F1).
+            let ranked = able.map(|(peer, h)| (h.late, busy(peer), *peer));
+            let free = ranked.filter(|(_, busy, _)| *busy < JOBS_PER_PEER);
+            let Some((.., peer)) = free.min() else {
                 return;
             };
             let deadline = now.plus_ms(CHUNK_TIMEOUT_MS);
