@@ -1,5 +1,7 @@
 //! The tree as a test: layers, sizes, banned words, no async runtime. What the style promises, a reader need not check.
 
+#[path = "tidy/containers.rs"]
+mod containers;
 #[path = "tidy/source.rs"]
 mod source;
 

@@ -6,11 +6,11 @@
 
 mod resume;
 
-use crate::base::limits::ROUNDS_AHEAD;
+use crate::base::limits::{ROUNDS_AHEAD, Size};
 use crate::consensus::evidence;
 use crate::consensus::messages::*;
 use crate::consensus::round::{Action, Event, Pinned, RoundState, Step};
-use crate::consensus::tally::{Added, Edge, Tally};
+use crate::consensus::tally::{Added, Edge, POLKAS_PER_ROUND_MAX, Tally};
 use crate::consensus::timeouts::{Timer, TimerKind};
 use crate::types::block::{Certificate, Commit};
 use crate::types::ids::*;
@@ -19,6 +19,9 @@ use crate::types::validators::ValidatorSet;
 use crate::types::vote::{ProposalBody, SignedProposal, Vote, VoteBody, VoteStep};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+/// Kinds of [`Reason`].
+const REASON_COUNT_MAX: usize = 2;
 
 /// A leader's proposal of a round that is not over.
 #[derive(Debug, Clone)]
@@ -52,6 +55,21 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// How full its containers are.
+    pub fn sizes(&self) -> Vec<Size> {
+        let rounds = (self.state.round.0.saturating_add(ROUNDS_AHEAD)) as usize + 1;
+        let blocks = (POLKAS_PER_ROUND_MAX + 1) * rounds;
+        let mut sizes = self.tally.sizes();
+        sizes.extend([
+            Size::new("offers", self.offers.len(), ROUNDS_AHEAD as usize + 1),
+            Size::new("verdicts on blocks", self.verdicts.len(), blocks),
+            Size::new("blocks asked for", self.wanted.len(), blocks),
+            Size::new("reasons to act", self.reasons.len(), REASON_COUNT_MAX),
+            Size::new("votes that let in", self.entry.len(), self.ctx.set.len()),
+        ]);
+        sizes
+    }
+
     /// A height that has just begun: round 0, idle.
     pub fn new(ctx: HeightContext) -> Machine {
         let tally = Tally::new(ctx.set.clone(), ctx.branch, ctx.era, ctx.height, ctx.rules);

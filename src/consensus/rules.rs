@@ -21,6 +21,8 @@ pub struct Rules {
     /// S3: once a height is under way its timers run whatever the mempool holds, and what others do is a reason to act;
     /// if not, timers run only where a payment or a slot block is waiting.
     pub timers_without_payment: bool,
+    /// B7 step 4: a node that forgot what it signed asks again when the block after the greatest tip changes the set (V5).
+    pub asks_new_set: bool,
     /// Power granted to every quorum for nothing; 0 in the protocol.
     pub quorum_gift: u64,
 }
@@ -35,6 +37,7 @@ impl Default for Rules {
             round_skip: true,
             skip_counts_later: true,
             timers_without_payment: true,
+            asks_new_set: true,
             quorum_gift: 0,
         }
     }

@@ -8,7 +8,7 @@
 //! second vote of an equivocator counts as well (others may have seen only that one), a third does not.
 
 use crate::base::bounded::BoundedVec;
-use crate::base::limits::ROUNDS_AHEAD;
+use crate::base::limits::{ROUNDS_AHEAD, Size};
 use crate::consensus::rules::Rules;
 use crate::types::bitmap::Bitmap;
 use crate::types::block::Commit;
@@ -194,6 +194,17 @@ impl Tally {
             voters: Power(0),
             polkas: BTreeMap::new(),
         }
+    }
+
+    /// How full its containers are.
+    pub fn sizes(&self) -> Vec<Size> {
+        let rounds = self.last_round().0 as usize + 1;
+        vec![
+            Size::new("rounds with votes", self.rounds.len(), rounds),
+            Size::new("rounds kept for their polkas", self.pinned.len(), rounds),
+            Size::new("highest votes", self.highest.len(), self.set.len()),
+            Size::new("polkas", self.polkas.len(), POLKAS_PER_ROUND_MAX * rounds),
+        ]
     }
 
     fn at(&self, round: Round) -> EraRound {

@@ -7,7 +7,7 @@
 //! tell. Must never forget an address that answered for one that is only claimed.
 
 use crate::base::bounded::BoundedVec;
-use crate::base::limits::PEERS_PER_FRAME;
+use crate::base::limits::{PEERS_PER_FRAME, Size};
 use crate::base::rng::Rng;
 use crate::base::time::WallMs;
 use crate::crypto::hash::Domain;
@@ -150,6 +150,18 @@ impl Book {
             entries: BoundedVec::take_from(self.entries.iter().map(saved)),
             anchors: BoundedVec::take_from(anchors.iter().copied().map(wire)),
         })
+    }
+
+    /// How full its containers are.
+    pub fn sizes(&self) -> Vec<Size> {
+        vec![
+            Size::new("address book", self.entries.len(), BOOK_COUNT_MAX),
+            Size::new(
+                "places of the address book",
+                self.places.len(),
+                BOOK_COUNT_MAX,
+            ),
+        ]
     }
 
     /// How many addresses it holds.

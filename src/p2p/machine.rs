@@ -17,7 +17,7 @@ pub use greeting::proof_hash;
 pub use io::{Config, Effect, Input, Link, PeerFacts};
 pub use probing::PROBE_COUNT_MAX;
 
-use crate::base::limits::{PEER_COUNT_MAX, Size};
+use crate::base::limits::{PEER_COUNT_MAX, REGISTERED_COUNT_MAX, Size};
 use crate::base::rng::Rng;
 use crate::base::time::{MonoUs, Now};
 use crate::crypto::keys::PublicKey;
@@ -156,10 +156,16 @@ impl Machine {
 
     /// How full its containers are.
     pub fn sizes(&self) -> Vec<Size> {
-        vec![
+        let mut sizes = vec![
             Size::new("connections", self.peers.len(), PEER_COUNT_MAX),
             Size::new("targets", self.targets.len(), TARGET_COUNT_MAX),
-        ]
+            Size::new("exempt addresses", self.exempt.len(), TARGET_COUNT_MAX),
+            Size::new("operator keys", self.operators.len(), REGISTERED_COUNT_MAX),
+            Size::new("probes", self.probes.len(), PROBE_COUNT_MAX),
+        ];
+        sizes.extend(self.reputation.sizes());
+        sizes.extend(self.seeker.book.sizes());
+        sizes
     }
 
     /// When [`Input::Tick`] is due.

@@ -4,6 +4,7 @@
 //! Inputs: faults, time, bans by hand. Outputs: scores, whether somebody is banned, the list to keep on disk. Must never
 //! count slowness, silence, a restart, a conflict or being behind, and must never hold more than its bounds.
 
+use crate::base::limits::{REGISTERED_COUNT_MAX, Size};
 use crate::base::time::{MonoUs, WallMs};
 use crate::crypto::keys::PublicKey;
 use crate::p2p::address::Range;
@@ -147,6 +148,17 @@ impl Reputation {
             bans: bans.collect(),
             ..Reputation::default()
         }
+    }
+
+    /// How full its containers are.
+    pub fn sizes(&self) -> Vec<Size> {
+        let members = REGISTERED_COUNT_MAX;
+        vec![
+            Size::new("scores", self.scores.len(), SCORE_COUNT_MAX),
+            Size::new("bans", self.bans.len(), BAN_COUNT_MAX),
+            Size::new("masternodes once banned", self.masternodes.len(), members),
+            Size::new("masternodes slowed", self.slowed.len(), members),
+        ]
     }
 
     /// The score of somebody, 0 or below.

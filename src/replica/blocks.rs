@@ -528,6 +528,8 @@ impl Replica {
             .collect();
         self.forget_departed(&settled.departed);
         if self.state.tip.prev_slot_block == self.state.block() {
+            let registry = self.state.registry();
+            self.guard.keep(|id| registry.get(id).is_some());
             let stale = self.mempool.recheck_registry(&self.state);
             self.forget_departed(&stale);
         }

@@ -14,8 +14,9 @@ use crate::ledger::apply::{self, ApplyError, Delta};
 use crate::ledger::coins::{Coin, CoinView, ViewError};
 use crate::replica::height::Work;
 use crate::replica::io::Item;
-use crate::replica::machine::{Layered, Replica};
+use crate::replica::machine::{LEDGER_BEHIND_MAX, Layered, Replica};
 use crate::replica::record::Record;
+use crate::replica::sizes::CHANGE_BYTES_MIN;
 use crate::sync::DELIVERED_COUNT_MAX;
 use crate::types::block::{Block, Certificate};
 use crate::types::ids::*;
@@ -139,6 +140,16 @@ impl Catchup {
         vec![
             Size::new("delivered blocks", self.waiting.len(), DELIVERED_COUNT_MAX),
             Size::new("blocks applied ahead", self.line.len(), BEHIND_COUNT_MAX),
+            Size::new(
+                "coins of blocks applied ahead",
+                self.coins.len(),
+                BEHIND_COUNT_MAX * (BLOCK_BODIES_BYTES_MAX / CHANGE_BYTES_MIN),
+            ),
+            Size::new(
+                "heights without a record",
+                self.unrecorded.len(),
+                LEDGER_BEHIND_MAX + BEHIND_COUNT_MAX,
+            ),
             Size::new(
                 "bytes applied ahead",
                 self.line_bytes,

@@ -1,6 +1,7 @@
 //! Is this node's clock to be believed? (S4, clock guard.) Input: readings of both clocks, clocks of validators as their
 //! Status frames tell them. Output: whether fresh proposals may be answered. It alarms and recovers; it never stops a node.
 
+use crate::base::limits::{PEER_COUNT_MAX, Size};
 use crate::base::time::{MonoUs, Now, WallMs};
 use crate::types::ids::{MasternodeId, Power};
 use crate::types::validators::ValidatorSet;
@@ -37,6 +38,15 @@ impl ClockGuard {
         let before = self.offsets.insert(masternode, bounded);
         self.far =
             self.far + usize::from(is_far(bounded)) - usize::from(before.is_some_and(is_far));
+    }
+
+    /// How full its containers are.
+    pub fn sizes(&self) -> Vec<Size> {
+        vec![Size::new(
+            "clocks of masternodes",
+            self.offsets.len(),
+            PEER_COUNT_MAX,
+        )]
     }
 
     /// A masternode is no longer connected.

@@ -3,7 +3,7 @@
 //!
 //! Nothing is kept or told that the ledger would not punish now, with both signatures checked: nobody is accused by hearsay.
 
-use crate::base::limits::EVIDENCE_KEPT_COUNT_MAX;
+use crate::base::limits::{EVIDENCE_KEPT_COUNT_MAX, Size};
 use crate::ledger::decided::DecidedBlock;
 use crate::ledger::evidence::judge_next;
 use crate::p2p::messages::{Message, PeerId};
@@ -32,6 +32,18 @@ impl Accused {
             checking: BTreeSet::new(),
         }
     }
+    /// How full its containers are.
+    pub fn sizes(&self) -> Vec<Size> {
+        vec![
+            Size::new("evidence", self.held.len(), EVIDENCE_KEPT_COUNT_MAX),
+            Size::new(
+                "evidence being checked",
+                self.checking.len(),
+                EVIDENCE_KEPT_COUNT_MAX,
+            ),
+        ]
+    }
+
     /// What is held, ascending offender.
     pub fn held(&self) -> impl Iterator<Item = &Evidence> {
         self.held.values()

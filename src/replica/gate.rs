@@ -48,6 +48,11 @@ impl Gate {
         }
     }
 
+    /// Own messages that wait for the disk.
+    pub fn waiting(&self) -> usize {
+        self.held.len() + self.batch_held.len()
+    }
+
     /// Adds a record to the next batch.
     pub fn write(&mut self, record: &Record) {
         let put = record.put();

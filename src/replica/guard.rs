@@ -4,6 +4,8 @@
 //!
 //! Input: what the store said at start, peers' proofs, votes and tips, decided heights. Output: yes, or why not.
 
+use crate::base::limits::{PEER_COUNT_MAX, REGISTERED_COUNT_MAX, Size};
+use crate::consensus::rules::Rules;
 use crate::replica::record::{Position, Step};
 use crate::types::ids::*;
 use crate::types::validators::ValidatorSet;
@@ -77,6 +79,7 @@ pub struct Guard {
     doubt: Option<String>,
     /// Two blocks are decided at one height: nothing of this era is signed.
     forked: Option<String>,
+    rules: Rules,
 }
 
 impl Guard {
@@ -99,7 +102,33 @@ impl Guard {
             stopped: None,
             doubt: None,
             forked: None,
+            rules: Rules::default(),
         }
+    }
+
+    /// The same guard under these rules: the protocol's, or those of a mutant.
+    pub fn under(self, rules: Rules) -> Guard {
+        Guard { rules, ..self }
+    }
+
+    /// How full its containers are.
+    pub fn sizes(&self) -> Vec<Size> {
+        let members = REGISTERED_COUNT_MAX;
+        vec![
+            Size::new(
+                "masternodes that showed votes",
+                self.exchanged.len(),
+                members,
+            ),
+            Size::new("tips of masternodes", self.tips.len(), members),
+            Size::new("masternodes' heights", self.decided.len(), PEER_COUNT_MAX),
+        ]
+    }
+
+    /// Forgets masternodes that the registry does not hold any more.
+    pub fn keep(&mut self, registered: impl Fn(&MasternodeId) -> bool) {
+        self.exchanged.retain(&registered);
+        self.tips.retain(|id, _| registered(id));
     }
 
     /// The masternode this node speaks for.
@@ -250,11 +279,6 @@ impl Guard {
         }
     }
 
-    /// How many masternodes have said where they stand.
-    pub fn reports(&self) -> usize {
-        self.decided.len()
-    }
-
     /// A masternode has said which vote of this key it holds (B7 step 2).
     pub fn exchanged_with(&mut self, masternode: MasternodeId) {
         self.exchanged.insert(masternode);
@@ -307,7 +331,8 @@ impl Guard {
                 None
             }
             Trust::Waiting(reason, tip, asked) => {
-                if height == tip.next() && set.hash() != asked {
+                let changed = set.hash() != asked && self.rules.asks_new_set;
+                if height == tip.next() && changed {
                     // Block L + 1 changed the set: its members may hold certificates the old set knows nothing of (V5).
                     self.trust = Trust::Asking(reason);
                     self.tips.clear();

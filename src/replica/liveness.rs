@@ -13,7 +13,7 @@ pub mod heartbeats;
 pub mod probes;
 
 use crate::base::bounded::BoundedVec;
-use crate::base::limits::HEARTBEATS_PER_FRAME;
+use crate::base::limits::{HEARTBEATS_PER_FRAME, Size};
 use crate::base::time::{Now, WallMs};
 use crate::crypto::verify::Check;
 use crate::p2p::messages::{Message, PeerId};
@@ -71,6 +71,22 @@ pub struct Liveness {
     witness: Option<SlotWitness>,
     /// When another node last reached this one by a probe.
     probed: Option<WallMs>,
+}
+
+impl Liveness {
+    /// How full its containers are.
+    pub(super) fn sizes(&self) -> Vec<Size> {
+        let mut sizes = self.heartbeats.sizes();
+        sizes.extend(self.attestations.sizes());
+        sizes.extend(self.probes.sizes());
+        let chain = Size::new(
+            "blocks that heartbeats may name",
+            self.chain.len(),
+            CHAIN_COUNT_MAX,
+        );
+        sizes.push(chain);
+        sizes
+    }
 }
 
 fn gather_ms(params: &Params) -> u64 {

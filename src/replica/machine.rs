@@ -125,6 +125,7 @@ pub struct Replica {
 
 impl Replica {
     pub(super) fn new(config: Config, state: State, guard: Guard, gate: Gate, now: Now) -> Replica {
+        let guard = guard.under(config.rules);
         let height = HeightWork::new(&state, guard.me(), config.rules, now.mono);
         let patience_ms = state.params().timeout_prevote_ms / 4;
         let peers = Peers::new(state.deciders(), guard.me(), patience_ms);

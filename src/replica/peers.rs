@@ -42,7 +42,7 @@ pub struct Peer {
     /// Whose votes and proposals are passed on to it, and until when: it asked for them when they should have been there.
     pub(super) feeds: BTreeMap<MasternodeId, MonoUs>,
     pub(super) txs: BTreeSet<Wtxid>,
-    txs_order: VecDeque<Wtxid>,
+    pub(super) txs_order: VecDeque<Wtxid>,
 }
 
 impl Peer {

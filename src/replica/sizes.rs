@@ -1,5 +1,5 @@
-//! How full everything is that peers, clients or time can fill. Read only: simulations compare it with the bounds at every
-//! simulated second, metrics may show it. It must name every container of the replica that grows.
+//! How full everything is that peers, clients or time can fill. Read only: simulations compare it with the bounds all
+//! the time, metrics may show it. It must name every container of the replica that grows.
 
 use crate::base::limits::*;
 use crate::consensus::tally::POLKAS_PER_ROUND_MAX;
@@ -14,7 +14,7 @@ use crate::replica::relay::KNOWN_VOTE_COUNT_MAX;
 use crate::replica::requests::NAMED_COUNT_MAX;
 
 /// Inputs and outputs of one block: none is shorter than this, encoded.
-const CHANGE_BYTES_MIN: usize = 36;
+pub(super) const CHANGE_BYTES_MIN: usize = 36;
 /// Records that a height adds to the signer store beside its polkas: messages of a round, lock, valid block, entry, blocks,
 /// certificate.
 const RECORDS_PER_ROUND: usize = 8;
@@ -24,6 +24,13 @@ impl Replica {
     pub fn sizes(&self) -> Vec<Size> {
         let mut sizes = self.mempool.sizes();
         sizes.extend(self.catchup.sizes());
+        sizes.extend(self.liveness.sizes());
+        sizes.extend(self.guard.sizes());
+        sizes.extend(self.clock.sizes());
+        sizes.extend(self.accused.sizes());
+        sizes.extend(self.height.engine.sizes());
+        let reorg = self.state.params().max_reorg as usize;
+        sizes.extend(self.forks.sizes(reorg));
         sizes.extend(self.sizes_of_chain());
         sizes.extend(self.sizes_of_height());
         sizes.extend(self.sizes_of_peers());
@@ -55,10 +62,8 @@ impl Replica {
             ),
             Size::new("transactions to push", self.pushes.len(), TXS_PER_FRAME),
             Size::new("greatest votes seen", self.seen.len(), members),
-            Size::new("masternodes' tips", self.guard.reports(), PEER_COUNT_MAX),
             Size::new("heights over", self.late.sizes().0, LATE_HEIGHT_COUNT_MAX),
             Size::new("votes of them", self.late.sizes().1, LATE_VOTE_COUNT_MAX),
-            Size::new("evidence", self.evidence().count(), EVIDENCE_KEPT_COUNT_MAX),
             Size::new(
                 "signature checks given out",
                 self.checks_out,
@@ -71,7 +76,6 @@ impl Replica {
         let height = &self.height;
         let round = height.engine.at().round.0 as usize;
         let rounds = round + 1 + ROUNDS_AHEAD as usize;
-        let polkas = height.engine.tally().polkas().count();
         let heights = self.undurable.len() + 2;
         let kept = self.state.params().max_reorg as usize * POLKAS_PER_ROUND_MAX;
         let records = heights * (RECORDS_PER_ROUND * rounds.max(16) + BLOCK_COUNT_MAX)
@@ -99,6 +103,7 @@ impl Replica {
                 BLOCK_COUNT_MAX,
             ),
             Size::new("timers", height.timers.len(), 3 * rounds),
+            Size::new("timers by name", height.timer_of.len(), 3 * rounds),
             Size::new(
                 "votes being checked",
                 height.checking.len(),
@@ -106,8 +111,8 @@ impl Replica {
             ),
             Size::new("own votes", height.own_votes.len(), 2 * rounds),
             Size::new("own proposals", height.own_proposals.len(), rounds),
-            Size::new("polkas", polkas, POLKAS_PER_ROUND_MAX * rounds),
             Size::new("signer records", self.gate.len(), records),
+            Size::new("own messages that wait", self.gate.waiting(), records),
         ]
     }
 
@@ -140,6 +145,16 @@ impl Replica {
             Size::new(
                 "signers passed on to a peer",
                 most(&|p| p.feeds.len()),
+                VALIDATOR_COUNT_MAX,
+            ),
+            Size::new(
+                "order of transactions known of a peer",
+                most(&|p| p.txs_order.len()),
+                KNOWN_TX_COUNT_MAX,
+            ),
+            Size::new(
+                "signers passed on",
+                self.peers.fed.len(),
                 VALIDATOR_COUNT_MAX,
             ),
             Size::new(

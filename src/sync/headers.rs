@@ -7,6 +7,7 @@
 //! set that does not hash to what its header announces.
 
 use super::*;
+use crate::base::limits::Size;
 use crate::types::validators::ValidatorSet;
 use std::collections::BTreeMap;
 
@@ -65,6 +66,16 @@ impl Skeleton {
         };
         skeleton.applied(tip);
         skeleton
+    }
+
+    /// How full its containers are.
+    pub(super) fn sizes(&self) -> Vec<Size> {
+        let heads = HEADERS_COUNT_MAX + crate::base::limits::HEADERS_COUNT_MAX;
+        let sets = SETS_COUNT_MAX + crate::base::limits::HEADERS_COUNT_MAX;
+        vec![
+            Size::new("slot headers above the tip", self.heads.len(), heads),
+            Size::new("sets of slot headers", self.sets.len(), sets),
+        ]
     }
 
     /// The newest verified slot header.

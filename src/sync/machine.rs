@@ -74,15 +74,19 @@ impl Machine {
     pub fn sizes(&self) -> Vec<Size> {
         let bytes = SYNC_WINDOW_BYTES + SYNC_RESERVE_BYTES;
         let blocks = SYNC_WINDOW_BLOCKS as usize;
-        vec![
+        let mut sizes = vec![
             Size::new("sync window", self.window.len(), blocks),
             Size::new("sync window bytes", self.window.bytes(), bytes),
+            Size::new("certificates being checked", self.tickets.len(), blocks),
             Size::new(
                 "sync effects",
                 self.effects.len(),
                 SYNC_WINDOW_BLOCKS as usize,
             ),
-        ]
+        ];
+        sizes.extend(self.peers.sizes());
+        sizes.extend(self.skeleton.sizes());
+        sizes
     }
 
     /// Takes an input; then call [`Machine::effect`] until it is empty.

@@ -1,6 +1,7 @@
 //! What is known of each peer: where it stands, how it answers, what it was asked for.
 
 use super::*;
+use crate::base::limits::Size;
 use std::collections::BTreeMap;
 
 /// A request for blocks `next..end`.
@@ -65,6 +66,15 @@ impl PeerState {
 }
 
 impl Peers {
+    /// How full its containers are.
+    pub(super) fn sizes(&self) -> Vec<Size> {
+        let requests = REQUESTS_REMEMBERED_MAX + SYNC_RANGE_COUNT;
+        vec![
+            Size::new("peers to sync from", self.peers.len(), PEER_COUNT_MAX),
+            Size::new("ranges asked for", self.requests.len(), requests),
+        ]
+    }
+
     pub(super) fn position(&mut self, now: MonoUs, peer: Peer, height: Height, score: i64) {
         if let Some(state) = self.peers.get_mut(&peer) {
             (state.height, state.score) = (height.0, score);

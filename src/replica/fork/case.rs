@@ -1,6 +1,7 @@
 //! The fork that is open: who is guilty of it (S6), and who says which branch (B6 steps 1 to 4).
 
 use crate::base::bounded::BoundedVec;
+use crate::base::limits::Size;
 use crate::base::time::{MonoUs, Now};
 use crate::crypto::verify::Verified;
 use crate::ledger::coins::{CoinView, ViewError};
@@ -71,6 +72,20 @@ impl Case {
             said,
             due: now,
         }
+    }
+
+    /// How full its containers are.
+    pub(super) fn sizes(&self) -> Vec<Size> {
+        let attempts = (self.attempt().unwrap_or(0) + ATTEMPTS_AHEAD + 1) as usize;
+        let members = self.set.len();
+        let culprits = self.culprits.as_ref().map_or(0, Vec::len);
+        let own = self.own.len().max(self.said.len());
+        vec![
+            Size::new("polkas of a fork", self.polkas.len(), POLKA_COUNT_MAX),
+            Size::new("culprits of a fork", culprits, members),
+            Size::new("statements", self.statements.len(), attempts * members),
+            Size::new("own statements", own, attempts),
+        ]
     }
 
     /// All statements held, own ones that are durable included.

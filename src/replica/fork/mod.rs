@@ -13,6 +13,7 @@ mod recover;
 pub(super) use case::Case;
 pub use recover::{ForkInfo, RecoverError};
 
+use crate::base::limits::{PEER_COUNT_MAX, Size};
 use crate::base::time::{MonoUs, Now};
 use crate::ledger::coins::{CoinView, ViewError};
 use crate::ledger::fork::{check_proof, check_recovery, check_statement};
@@ -34,6 +35,8 @@ const AGAIN_MS: u64 = 2_000;
 /// Bytes of polkas of decided heights kept at hand (S6); beyond it the oldest go, and their height's fork is attributed by
 /// what other nodes hold.
 const ARCHIVE_BYTES_MAX: usize = 32 << 20;
+/// What a polka takes beside its signatures.
+const POLKA_BYTES_MIN: usize = 128;
 /// Proofs about heights that this node has not reached; beyond it the oldest go.
 const EARLY_COUNT_MAX: usize = 4;
 
@@ -53,7 +56,7 @@ pub(super) struct Archive {
 
 impl Archive {
     fn size(polka: &Polka) -> usize {
-        128 + 64 * polka.votes.signatures.len()
+        POLKA_BYTES_MIN + 64 * polka.votes.signatures.len()
     }
 
     pub(super) fn add(&mut self, polka: Arc<Polka>) {
@@ -132,6 +135,31 @@ impl Forks {
     pub(super) fn deadline(&self) -> Deadline {
         let probes = self.probes.values().map(|probe| probe.due);
         probes.chain(self.case.as_ref().map(|c| c.due)).min()
+    }
+
+    /// How full its containers are; `reorg`: blocks that can be taken back.
+    pub(super) fn sizes(&self, reorg: usize) -> Vec<Size> {
+        let archive = &self.archive;
+        let certs = self.certs.len();
+        let mut sizes = vec![
+            Size::new("searches for forks", self.probes.len(), PEER_COUNT_MAX),
+            Size::new("peers not searched again", self.rests.len(), PEER_COUNT_MAX),
+            Size::new("ids of decided blocks", self.ids.len(), reorg + 1),
+            Size::new("bytes of polkas at hand", archive.bytes, ARCHIVE_BYTES_MAX),
+            Size::new(
+                "polkas at hand",
+                archive.polkas.len(),
+                ARCHIVE_BYTES_MAX / POLKA_BYTES_MIN,
+            ),
+            Size::new(
+                "peers told of eras",
+                self.told.len(),
+                PEER_COUNT_MAX * certs,
+            ),
+            Size::new("early proofs", self.early.len(), EARLY_COUNT_MAX),
+        ];
+        sizes.extend(self.case.iter().flat_map(Case::sizes));
+        sizes
     }
 
     pub(super) fn peer_down(&mut self, peer: PeerId) {

@@ -3,7 +3,7 @@
 //! Input: attestations whose signatures hold, the latest slot block. Output: what a slot block takes, and whether a quorum
 //! is there. Bounded: one for each member of the set and slot, at most three slots, for one base.
 
-use crate::base::limits::VALIDATOR_COUNT_MAX;
+use crate::base::limits::{PEER_COUNT_MAX, Size, VALIDATOR_COUNT_MAX};
 use crate::base::time::MonoUs;
 use crate::p2p::messages::PeerId;
 use crate::types::ids::*;
@@ -57,6 +57,22 @@ impl Attestations {
     /// A peer is gone.
     pub fn forget_peer(&mut self, peer: PeerId) {
         self.answered.remove(&peer);
+    }
+
+    /// How full its containers are.
+    pub fn sizes(&self) -> Vec<Size> {
+        let all = SLOTS_HELD_MAX * VALIDATOR_COUNT_MAX;
+        let held = self.held.values().map(BTreeMap::len).sum();
+        vec![
+            Size::new("attestations", held, all),
+            Size::new("attestations being checked", self.checking.len(), all),
+            Size::new("attestations to relay", self.relay.len(), all),
+            Size::new(
+                "peers that asked for attestations",
+                self.answered.len(),
+                PEER_COUNT_MAX,
+            ),
+        ]
     }
 
     /// Whether an attestation of this slot and attester is held or being checked; `peer` has it.

@@ -4,7 +4,7 @@
 //! and to whom it is known, and whether a masternode was heard often enough. Bounded: one heartbeat for each registered
 //! masternode, sequence and slot; the current slot and its neighbours.
 
-use crate::base::limits::REGISTERED_COUNT_MAX;
+use crate::base::limits::{REGISTERED_COUNT_MAX, Size};
 use crate::base::time::{MonoUs, WallMs};
 use crate::p2p::messages::PeerId;
 use crate::types::ids::*;
@@ -22,6 +22,8 @@ const UNVERIFIED_MAX: usize = 2 * REGISTERED_COUNT_MAX;
 const AHEAD_MAX: usize = 2 * REGISTERED_COUNT_MAX;
 /// Heartbeats that wait to be relayed; beyond it new ones are not (their authors and others relay them as well).
 const RELAY_MAX: usize = 2 * REGISTERED_COUNT_MAX;
+/// Slots of which heartbeats are counted: the one before the clock's, that one, and the next at its very beginning.
+const SLOTS_COUNTED_MAX: usize = 3;
 
 /// What names a heartbeat: a second one of the same name never counts.
 pub type Beat = (Slot, u8, MasternodeId);
@@ -98,11 +100,11 @@ impl Heartbeats {
         if known {
             return Offer::Known;
         }
-        let load = self.load.entry(peer).or_default();
-        if *load >= UNVERIFIED_PER_PEER_MAX || self.unverified.len() >= UNVERIFIED_MAX {
+        let load = self.load.get(&peer).copied().unwrap_or(0);
+        if load >= UNVERIFIED_PER_PEER_MAX || self.unverified.len() >= UNVERIFIED_MAX {
             return Offer::Shed;
         }
-        *load += 1;
+        self.load.insert(peer, load + 1);
         self.unverified.insert(beat, peer);
         self.gathered.push((peer, heartbeat));
         self.gather_due.get_or_insert(due);
@@ -189,6 +191,27 @@ impl Heartbeats {
     pub fn heard(&self, slot: Slot, id: &MasternodeId) -> u32 {
         let bits = self.counted.get(&slot).and_then(|of| of.get(id));
         bits.map_or(0, |bits| (bits & 0x1ff).count_ones())
+    }
+
+    /// How full its containers are.
+    pub fn sizes(&self) -> Vec<Size> {
+        let counted = self.counted.values().map(BTreeMap::len).sum();
+        let loads = self.load.len().max(self.gathered.len());
+        vec![
+            Size::new(
+                "heartbeats counted",
+                counted,
+                SLOTS_COUNTED_MAX * REGISTERED_COUNT_MAX,
+            ),
+            Size::new(
+                "heartbeats unverified",
+                self.unverified.len(),
+                UNVERIFIED_MAX,
+            ),
+            Size::new("heartbeats gathered, and from whom", loads, UNVERIFIED_MAX),
+            Size::new("heartbeats of blocks to come", self.ahead.len(), AHEAD_MAX),
+            Size::new("heartbeats to relay", self.relay.len(), RELAY_MAX),
+        ]
     }
 
     /// Forgets slots before `oldest`.

@@ -3,6 +3,7 @@
 //! Input: the registry, results. Output: whom to probe next. A probe is spread over the time it has, so that thousands of
 //! dead endpoints cost a few dials a second; an endpoint that fails is tried more and more rarely.
 
+use crate::base::limits::{REGISTERED_COUNT_MAX, Size};
 use crate::base::time::MonoUs;
 use crate::ledger::registry::Entry;
 use crate::types::ids::*;
@@ -73,6 +74,18 @@ impl Probes {
         }
         (self.next, self.reached) = (next, reached);
         self.due = self.next.values().map(|(at, _)| *at).min();
+    }
+
+    /// How full its containers are.
+    pub fn sizes(&self) -> Vec<Size> {
+        vec![
+            Size::new(
+                "endpoints reached",
+                self.reached.len(),
+                REGISTERED_COUNT_MAX,
+            ),
+            Size::new("endpoints to probe", self.next.len(), REGISTERED_COUNT_MAX),
+        ]
     }
 
     /// Nobody is to be probed.
