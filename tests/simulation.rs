@@ -98,6 +98,11 @@ fn an_idle_network_makes_a_block_every_slot() {
     );
 }
 
+/// Seeds of the swarm in which masternodes come and go.
+fn seeds_that_change_sets() -> impl Iterator<Item = u64> {
+    (1..).filter(|seed| swarm::options(*seed, None).newcomers > 0)
+}
+
 /// Storms and liars of a swarm, and a calm network: twice the same, byte for byte.
 #[test]
 fn the_same_seed_gives_the_same_log() {
@@ -111,7 +116,10 @@ fn the_same_seed_gives_the_same_log() {
             Err(violation) => (violation.what.clone(), violation.trace),
         }
     };
-    for seed in [3, 7, 11] {
+    for seed in [3, 7, 11]
+        .into_iter()
+        .chain(seeds_that_change_sets().take(2))
+    {
         let (first, again) = (run(seed), run(seed));
         let differs = first.1.iter().zip(&again.1).find(|(a, b)| a != b);
         assert_eq!(differs, None, "seed {seed}: the first line that differs");
@@ -124,14 +132,24 @@ fn the_same_seed_gives_the_same_log() {
 fn a_bounded_swarm_finds_nothing() {
     let (first, count) = (given("FIRST").unwrap_or(1), given("SEEDS").unwrap_or(6));
     let seconds = given("SECONDS").unwrap_or(60);
-    let (mut simulated, mut heights) = (0, 0);
+    let (mut simulated, mut heights, mut changing) = (0, 0, 0);
     let begun = std::time::Instant::now();
     for seed in first..first + count {
+        let since = std::time::Instant::now();
         let report = experiment(seed, None, seconds);
+        let real = since.elapsed().as_secs_f64();
+        let at = report.simulated_us / SECOND;
+        let changes = swarm::options(seed, None).newcomers > 0;
+        changing += u64::from(changes);
+        let sets = if changes { ", sets change" } else { "" };
+        println!(
+            "seed {seed}: {at} s, {} blocks{sets}, in {real:.1} s",
+            report.height.0
+        );
         simulated += report.simulated_us / SECOND;
         heights += report.height.0;
     }
-    println!("{count} seeds, {heights} blocks, no violation");
+    println!("{count} seeds, in {changing} of them sets change, {heights} blocks, no violation");
     println!("{}", speed(simulated, begun));
 }
 
@@ -148,6 +166,25 @@ fn speed(simulated_s: u64, begun: std::time::Instant) -> String {
 fn seeds_that_once_found_a_bug() {
     // After a full disk the core was set up again with votes that still waited for the disk, and peers were sent them.
     experiment(543, None, 300);
+}
+
+/// Seeds 20079, 40000 and 40009 took minutes: every frame that waited for a slow node was looked at again with each that was
+/// read, which is the square of their number.
+#[test]
+fn a_slow_reader_costs_each_frame_once() {
+    let options = Options {
+        pay_every_ms: 20,
+        holders: 64,
+        faults: timecoin::sim::faults::Faults {
+            slow_cpu: 1_000_000,
+            ..Default::default()
+        },
+        ..Options::devnet(47, 4)
+    };
+    let report = run(options, 30);
+    let (events, frames) = (report.events, report.sent.1);
+    println!("{events} events, {frames} frames");
+    assert!(events <= 4 * frames, "{events} events, {frames} frames");
 }
 
 #[test]

@@ -25,6 +25,15 @@ struct Holder {
     rival: Option<Tx>,
 }
 
+/// A registry transaction that is not final.
+struct Request {
+    tx: Tx,
+    /// Who gets the change of it, and which output that is.
+    change: (usize, u32),
+    /// Number of the masternode that it is about, and whether it lets that one go.
+    about: (usize, bool),
+}
+
 /// Coins of the flood, and its payments that are not final.
 struct Flood {
     holder: usize,
@@ -39,8 +48,7 @@ const FLOOD_COIN_COUNT: u64 = 64;
 pub struct Clients {
     chain: ChainId,
     holders: Vec<Holder>,
-    /// Registry transactions that are not final.
-    registry: Vec<Tx>,
+    registry: Vec<Request>,
     flood: Option<Flood>,
     rng: Rng,
     /// Payments made so far.
@@ -200,7 +208,7 @@ impl Clients {
         let payments = waiting.map(|(tx, _)| tx.clone());
         payments
             .chain(self.rivals_and_flood())
-            .chain(self.registry.iter().cloned())
+            .chain(self.registry.iter().map(|r| r.tx.clone()))
             .collect()
     }
 
@@ -238,7 +246,14 @@ impl Clients {
 
     /// A transaction has become final.
     pub fn settle(&mut self, now: u64, txid: &Txid) {
-        self.registry.retain(|tx| tx.txid != *txid);
+        for done in self.registry.extract_if(.., |r| r.tx.txid == *txid) {
+            let (holder, vout) = done.change;
+            let output = done.tx.body().outputs.get(vout as usize).copied();
+            if let (Some(holder), Some(output)) = (self.holders.get_mut(holder), output) {
+                holder.coin = (done.tx.outpoint(vout), output);
+                holder.retired = false;
+            }
+        }
         if let Some(flood) = &mut self.flood
             && let Some(tx) = flood.waiting.remove(txid)
         {
@@ -263,14 +278,40 @@ impl Clients {
         }
     }
 
-    /// Takes coins of holders that are free, and these holders with them: they pay no more.
-    fn take_coins(&mut self, count: usize) -> Vec<(SecretKey, (OutPoint, TxOutput))> {
+    /// Holders that could pay for a registry transaction now.
+    pub fn free(&self) -> usize {
+        let free =
+            |h: &&Holder| h.pending.is_none() && !h.retired && h.coin.1.value.0 > HOLDING / 2;
+        self.holders.iter().filter(free).count()
+    }
+
+    /// Whether a registry transaction about masternode number `n` is not final yet.
+    pub fn asks_about(&self, n: usize) -> bool {
+        self.registry.iter().any(|r| r.about.0 == n)
+    }
+
+    /// Numbers of masternodes whose owners want to let them go, in transactions that are not final yet.
+    pub fn leaving(&self) -> BTreeSet<usize> {
+        let leaving = self.registry.iter().filter(|r| r.about.1);
+        leaving.map(|r| r.about.0).collect()
+    }
+
+    /// Coins of registrations that are not final: the next slot block can hold them.
+    pub fn registrations(&self) -> BTreeSet<OutPoint> {
+        let joins = self.registry.iter().map(|r| r.tx.body());
+        let joins = joins.filter(|body| body.kind == TxKind::Register);
+        joins.flat_map(|body| body.inputs.iter().copied()).collect()
+    }
+
+    /// Takes coins of holders that are free: they pay nothing else until the change comes back, and those whose coins leave
+    /// no change never again.
+    fn take_coins(&mut self, count: usize) -> Vec<(usize, (OutPoint, TxOutput))> {
         let mut taken = Vec::new();
         for (i, holder) in self.holders.iter_mut().enumerate() {
             let free = holder.pending.is_none() && !holder.retired;
-            if free && taken.len() < count {
+            if free && holder.coin.1.value.0 > HOLDING / 2 && taken.len() < count {
                 holder.retired = true;
-                taken.push((key(Role::Holder, i), holder.coin));
+                taken.push((i, holder.coin));
             }
         }
         taken
@@ -278,11 +319,11 @@ impl Clients {
 
     fn registry_tx(
         &mut self,
-        kind: TxKind,
+        (kind, n): (TxKind, usize),
         coins: usize,
         locked: Option<TxOutput>,
         payload: Vec<u8>,
-        signer: &SecretKey,
+        (owner, operator): (Option<&SecretKey>, Option<&SecretKey>),
     ) -> Tx {
         let taken = self.take_coins(coins);
         let spent: Vec<TxOutput> = taken.iter().map(|(_, (_, output))| *output).collect();
@@ -300,27 +341,31 @@ impl Clients {
         };
         let message = body.signature_hash(self.chain, Branch(0), &spent);
         let possession = possession_hash(&message);
-        let signed = signer.sign(match kind {
-            TxKind::Register => &possession,
-            _ => &message,
-        });
-        let witnesses = taken
-            .iter()
-            .map(|(key, _)| Witness::Key(key.sign(&message)));
+        let consent = owner.map(|key| key.sign(&message));
+        let consent = consent
+            .into_iter()
+            .chain(operator.map(|key| key.sign(&possession)));
+        let keys = taken.iter().map(|(i, _)| key(Role::Holder, *i));
+        let witnesses = keys.map(|key| Witness::Key(key.sign(&message)));
         let tx = Tx::new(Transaction {
             witnesses: BoundedVec::take_from(witnesses),
-            auth: Auth::take_from([signed]),
+            auth: Auth::take_from(consent),
             body,
         });
-        self.registry.push(tx.clone());
+        self.registry.push(Request {
+            tx: tx.clone(),
+            change: (taken[0].0, u32::from(locked.is_some())),
+            about: (n, kind == TxKind::Unregister),
+        });
         tx
     }
 
-    /// Registers node `n` with 1,000 TIME at `endpoint`; two holders give up their coins for it.
-    pub fn register(&mut self, n: usize, endpoint: &str) -> Tx {
+    /// Registers node `n` with 1,000 TIME at `endpoint`, to be spoken for with this operator key; two holders give their
+    /// coins for it, and one gets the change.
+    pub fn register(&mut self, n: usize, operator: &SecretKey, endpoint: &str) -> Tx {
         let payload = Register {
             owner: key(Role::Owner, n).public(),
-            operator: key(Role::Operator, n).public(),
+            operator: operator.public(),
             payout: program(Role::Owner, n),
             endpoint: Endpoint::try_from(endpoint.as_bytes().to_vec()).unwrap_or_default(),
         };
@@ -329,14 +374,22 @@ impl Clients {
             program: program(Role::Owner, n),
         };
         let payload = codec::encode(&payload);
-        let operator = key(Role::Operator, n);
-        self.registry_tx(TxKind::Register, 2, Some(locked), payload, &operator)
+        let keys = (None, Some(operator));
+        self.registry_tx((TxKind::Register, n), 2, Some(locked), payload, keys)
+    }
+
+    /// The owner of masternode number `n` changes something about it; a new operator key says that it agrees.
+    pub fn update(&mut self, n: usize, update: &Update, operator: Option<&SecretKey>) -> Tx {
+        let owner = key(Role::Owner, n);
+        let (payload, keys) = (codec::encode(update), (Some(&owner), operator));
+        self.registry_tx((TxKind::Update, n), 1, None, payload, keys)
     }
 
     /// The owner of masternode `id`, number `n`, wants to leave.
     pub fn unregister(&mut self, n: usize, id: MasternodeId) -> Tx {
         let payload = codec::encode(&Unregister { id });
         let owner = key(Role::Owner, n);
-        self.registry_tx(TxKind::Unregister, 1, None, payload, &owner)
+        let keys = (Some(&owner), None);
+        self.registry_tx((TxKind::Unregister, n), 1, None, payload, keys)
     }
 }

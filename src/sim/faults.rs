@@ -8,7 +8,8 @@ use crate::sim::world::{Event, World};
 use crate::types::ids::{Height, MasternodeId, Power, is_over_third};
 use std::collections::BTreeSet;
 
-/// What may go wrong. Odds are per million: of frames in `frames`, of simulated seconds for all others.
+/// What may go wrong. Odds are per million: of frames in `frames`, of simulated seconds for all others. Masternodes come and
+/// go only where [`crate::sim::world::Options::newcomers`] says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Faults {
     /// Single frames.
@@ -51,6 +52,16 @@ pub struct Faults {
     pub clock_jump: u64,
     /// A node stops in the middle of performing effects, per million inputs.
     pub crash_inside: u64,
+    /// A node is without power for 20 to 60 s: long enough for jail where slots are short (M5).
+    pub away: u64,
+    /// The owner of a node that has an operator key and no masternode registers it.
+    pub join: u64,
+    /// An owner lets a masternode go.
+    pub leave: u64,
+    /// An owner names a new operator key.
+    pub rekey: u64,
+    /// An owner names another endpoint, perhaps one where nobody is, or another payout.
+    pub moves: u64,
     /// Longest outage, ms.
     pub outage_ms: u64,
     /// Largest drift of clocks, parts per million.
@@ -92,6 +103,11 @@ impl Faults {
             outage_ms: odds([500, 3_000, 15_000, 60_000]),
             drift_ppm: odds([0, 50, 200, 1_000]),
             offset_ms: odds([0, 20, 100, 400]),
+            away: odds([0, 5_000, 20_000, 40_000]),
+            join: odds([10_000, 20_000, 50_000, 100_000]),
+            leave: odds([0, 5_000, 20_000, 60_000]),
+            rekey: odds([0, 5_000, 20_000, 60_000]),
+            moves: odds([0, 0, 20_000, 60_000]),
         }
     }
 }
@@ -112,9 +128,11 @@ impl World {
         }
         let backup = self.dice.below(self.nodes.len() as u64) as usize;
         self.nodes[backup].backup = Some(self.nodes[backup].signer.records.clone());
+        self.trouble_sets();
+        self.take_new_keys();
     }
 
-    fn hit(&mut self, odds: impl Fn(&Faults) -> u64) -> bool {
+    pub(super) fn hit(&mut self, odds: impl Fn(&Faults) -> u64) -> bool {
         self.dice.chance(odds(&self.faults), 1_000_000)
     }
 
@@ -216,6 +234,9 @@ impl World {
 
     /// Whether this node may forget what it said: Byzantine and amnesic power stays below a third.
     fn may_forget(&self, node: usize) -> bool {
+        if self.changes() {
+            return self.endures(Some(node), None);
+        }
         let forgot = |i: &usize| {
             let n = &self.nodes[*i];
             *i == node || n.amnesic || n.abstains || n.signer.unsure.is_some() || !n.is_honest()

@@ -43,7 +43,43 @@ impl World {
         }
     }
 
+    /// A frame arrives: it is read at once, or by a slow node one after the other. Such a node is woken for the first that
+    /// waits, as coming back with each of them would cost the square of their number.
     pub(super) fn arrived(&mut self, number: u64, side: usize, frame: Frame) {
+        let Some(link) = self.network.links.get(&number) else {
+            return;
+        };
+        let node = link.ends[side].node;
+        let reader = &mut self.nodes[node];
+        let idle = reader.busy_until <= self.now && reader.unread.is_empty();
+        if idle || reader.running.is_none() {
+            return self.read(number, side, frame);
+        }
+        reader.unread.push_back((number, side, frame));
+        if reader.unread.len() == 1 {
+            let (at, life) = (reader.busy_until, reader.life);
+            self.at(at, Event::Read(node, life));
+        }
+    }
+
+    /// A slow node is ready for the next frame.
+    pub(super) fn reads(&mut self, node: usize, life: u64) {
+        let reader = &mut self.nodes[node];
+        if reader.life != life {
+            return;
+        }
+        let Some((number, side, frame)) = reader.unread.pop_front() else {
+            return;
+        };
+        self.read(number, side, frame);
+        let reader = &self.nodes[node];
+        if reader.life == life && !reader.unread.is_empty() {
+            let at = reader.busy_until.max(self.now);
+            self.at(at, Event::Read(node, life));
+        }
+    }
+
+    fn read(&mut self, number: u64, side: usize, frame: Frame) {
         let Some(link) = self.network.links.get(&number) else {
             return;
         };
@@ -56,12 +92,8 @@ impl World {
             }
             return;
         }
-        // A slow node reads one frame after the other.
-        let busy = self.nodes[node].busy_until;
-        if busy > self.now {
-            return self.at(busy, Event::Frame(number, side, frame));
-        }
-        self.nodes[node].busy_until = self.now + self.nodes[node].frame_us;
+        let reader = &mut self.nodes[node];
+        reader.busy_until = self.now + reader.frame_us;
         match Message::decode(frame.code, &frame.body) {
             Ok(message) => {
                 if let Some(message) = self.heard(node, message) {

@@ -7,6 +7,7 @@
 
 pub mod adversary;
 pub mod checker;
+mod churn;
 pub mod clients;
 pub mod disk;
 pub mod faults;

@@ -12,6 +12,7 @@ use crate::replica::start::{Disks, StartError, wanted_block};
 use crate::sim::adversary::Adversary;
 use crate::sim::disk::{LedgerDisk, SignerDisk};
 use crate::sim::kit::{GENESIS_TIME, endpoint};
+use crate::sim::network::Frame;
 use crate::sim::world::Work;
 use crate::sync;
 use crate::sync::trust::{Anchor, Trust};
@@ -74,6 +75,10 @@ pub struct Node {
     pub index: usize,
     /// The masternode it speaks for.
     pub operator: Option<(MasternodeId, SecretKey)>,
+    /// The operator key that replaces its own once the registry has it, and how many it has been given.
+    pub next_operator: Option<SecretKey>,
+    /// See `next_operator`.
+    pub key_count: usize,
     /// Its node key.
     pub key: PublicKey,
     /// Whom it dials.
@@ -100,6 +105,8 @@ pub struct Node {
     pub ledger_full_until: u64,
     /// It reads no further frame before this time.
     pub busy_until: u64,
+    /// Frames that wait until then, with connection and end.
+    pub unread: VecDeque<(u64, usize, Frame)>,
     /// Time that reading a frame takes it, µs: a slow processor.
     pub frame_us: u64,
     /// Whether it lost or replaced a disk and has not signed since: it abstains for a while (B7).

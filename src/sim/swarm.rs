@@ -30,7 +30,7 @@ pub fn options(seed: u64, nodes: Option<usize>) -> Options {
         }
     };
     let far = rng.chance(1, 3);
-    Options {
+    let mut options = Options {
         seed,
         network: if rng.chance(1, 4) {
             Network::Main
@@ -45,6 +45,24 @@ pub fn options(seed: u64, nodes: Option<usize>) -> Options {
         latency: if far { (5_000, 150_000) } else { (500, 20_000) },
         faults: Faults::random(seed),
         ..more(seed, count)
+    };
+    changing_sets(&mut options);
+    // Twins of more than the protocol bears prove nothing.
+    let total: u64 = options.collaterals.iter().sum();
+    let (powers, changing) = (options.collaterals.clone(), options.newcomers > 0);
+    let least = World::least_after_jail(powers.clone());
+    let bears = if changing { least } else { total };
+    options.twins.retain(|i| 3 * powers[*i] < bears);
+    options
+}
+
+/// Every other seed whose slots are short lets masternodes come, go and change. Its own stream, as in [`more`].
+fn changing_sets(options: &mut Options) {
+    let mut rng = Rng::new(options.seed ^ 0x7365_7473_0000_0000);
+    if options.network == Network::Dev && rng.chance(1, 2) {
+        options.newcomers = 1 + rng.below(4) as usize;
+        options.observers += options.newcomers;
+        options.holders += 4 + 2 * options.newcomers;
     }
 }
 
@@ -80,7 +98,12 @@ fn liars(world: &mut World, seed: u64) {
         let node = rng.below(set.len() as u64) as usize;
         let kind = rng.below(adversary::KINDS as u64) as usize;
         let power = power_of(world, node);
-        if 3 * (bad + power) < total && world.nodes[node].is_honest() {
+        let bears = if world.changes() {
+            world.endures(Some(node), None)
+        } else {
+            3 * (bad + power) < total
+        };
+        if bears && world.nodes[node].is_honest() {
             bad += power;
             let liar: Box<dyn Adversary> = adversary::make(kind, seed.wrapping_add(i as u64));
             world.corrupt(node, liar);

@@ -2,13 +2,16 @@
 //! it signed may believe of either set.
 
 use super::scenarios::{opening, quiet, tell};
+use super::{fail, seeds_that_change_sets, this_test};
 use std::sync::Arc;
+use timecoin::consensus::rules::Rules;
 use timecoin::p2p::messages::{Message, PeerId};
 use timecoin::sim::adversary::{self, Adversary, Outgoing, Tools};
 use timecoin::sim::faults::Faults;
 use timecoin::sim::network::FrameOdds;
 use timecoin::sim::script::Story;
 use timecoin::sim::stage::{CONSENSUS, Kind, Pick};
+use timecoin::sim::swarm;
 use timecoin::sim::world::{Options, World};
 use timecoin::types::ids::{Height, MasternodeId};
 
@@ -186,43 +189,74 @@ fn v5(s: &mut Story) -> Height {
     change
 }
 
+/// An Update replaces an operator key (M2). What peers hold of the masternode then are votes of the key before: they blame
+/// nobody, and they do not keep the new key from signing (B7 step 2).
 #[test]
-fn v5_who_forgot_asks_the_set_in_force_and_again_when_it_changes() {
+fn a_new_operator_key_signs_although_peers_show_votes_of_the_old_one() {
     let options = Options {
+        pay_every_ms: 300,
+        ..Options::devnet(46, 4)
+    };
+    tell(options, |s| {
+        s.pass(3_000);
+        let id = id_of(&s.world, 1).unwrap_or_default();
+        s.world.rekey(1, id);
+        s.until("the node has its new key", 20_000, |w| {
+            w.nodes[1].next_operator.is_none()
+        });
+        s.until("it signs", 10_000, |w| signing(w, 1).is_ok());
+        s.kill(&[2]);
+        s.goes_on(5, 20_000);
+    });
+}
+
+/// The network of V5.
+fn of_v5(rules: Rules) -> Options {
+    Options {
         collaterals: vec![1_000; 7],
         observers: 2,
+        rules,
         ..quiet(105)
-    };
+    }
+}
+
+/// V5 goes on: the node loses everything, meets those who know nothing of the new set and one who says so, then learns the
+/// block that changed the set and the one after it, and meets one more: with those it has met they would be enough to vote
+/// at the next height, where it has voted before.
+fn v5_forgets(s: &mut Story) {
     let (n, z) = (0, 1);
-    tell(options, |s| {
-        let change = v5(s);
-        let before = Height(change.0 - 1);
-        // The node loses everything and meets only those who know nothing, and one who says so.
-        s.kill(&[n]);
-        s.lose_disks(n);
-        s.let_go();
-        s.world.network.blocked.clear();
-        s.part(&[2, 7, 8]);
-        s.world.corrupt(z, Box::new(Behind(Some(before))));
-        s.start(&[n]);
-        s.until("five of seven have told it where they stand", 20_000, |w| {
-            let waits = format!("signs again from height {}", before.0 + 3);
-            signing(w, n).is_err_and(|why| why.contains(&waits))
-        });
-        s.must(
-            "it would sign again where it has signed before",
-            s.said(n, Kind::Prevote, 0).is_some() && s.at.0 == before.0 + 3,
-        );
-        // Now it learns the block that changed the set and the one after it, and meets one more: with those it has met they
-        // would be enough to vote at the next height.
-        s.world.corrupt(z, Box::new(Behind(None)));
-        s.world.network.blocked.clear();
-        s.part(&[2, 8]);
-        s.until("it has both blocks", 20_000, |w| {
-            w.checker.heights[n] == change.next()
-        });
-        s.pay(&[3, 4, 7]);
-        s.pass(5_000);
+    let change = v5(s);
+    let before = Height(change.0 - 1);
+    s.kill(&[n]);
+    s.lose_disks(n);
+    s.let_go();
+    s.world.network.blocked.clear();
+    s.part(&[2, 7, 8]);
+    s.world.corrupt(z, Box::new(Behind(Some(before))));
+    s.start(&[n]);
+    s.until("five of seven have told it where they stand", 20_000, |w| {
+        let waits = format!("signs again from height {}", before.0 + 3);
+        signing(w, n).is_err_and(|why| why.contains(&waits))
+    });
+    s.must(
+        "it would sign again where it has signed before",
+        s.said(n, Kind::Prevote, 0).is_some() && s.at.0 == before.0 + 3,
+    );
+    s.world.corrupt(z, Box::new(Behind(None)));
+    s.world.network.blocked.clear();
+    s.part(&[2, 8]);
+    s.until("it has both blocks", 20_000, |w| {
+        w.checker.heights[n] == change.next()
+    });
+    s.pay(&[3, 4, 7]);
+    s.pass(5_000);
+}
+
+#[test]
+fn v5_who_forgot_asks_the_set_in_force_and_again_when_it_changes() {
+    let n = 0;
+    tell(of_v5(Rules::default()), |s| {
+        v5_forgets(s);
         let asking = signing(&s.world, n).is_err_and(|why| why.contains("tips of validators"));
         s.must("B7.4: it asks the new set", asking);
         s.heal();
@@ -230,4 +264,54 @@ fn v5_who_forgot_asks_the_set_in_force_and_again_when_it_changes() {
             w.nodes[n].signer.unsure.is_none()
         });
     });
+}
+
+#[test]
+fn v5_who_asks_the_old_set_only_signs_twice() {
+    let mut s = Story::begin(of_v5(Rules {
+        asks_new_set: false,
+        ..Rules::default()
+    }));
+    v5_forgets(&mut s);
+    let found = s.outcome().err().map(|violation| violation.what);
+    let what = found.expect("the key that forgot signs again");
+    let twice = what.contains("I1") || what.contains("I2");
+    assert!(twice, "V5: {what}");
+}
+
+/// Faults::join, leave, rekey and away do what they say, and the network's set follows.
+#[test]
+fn a_swarm_changes_its_sets_while_everything_fails() {
+    let (mut changes, mut lines) = (0, Vec::new());
+    for seed in seeds_that_change_sets().take(3) {
+        let mut options = swarm::options(seed, None);
+        options.keep_log = true;
+        options.faults = Faults {
+            join: 200_000,
+            leave: 100_000,
+            rekey: 100_000,
+            moves: 50_000,
+            away: 30_000,
+            ..options.faults
+        };
+        let (world, report) = match swarm::run(options.clone(), 90) {
+            Ok(done) => done,
+            Err(violation) => fail(&options, &violation, &this_test()),
+        };
+        let sets = (1..=report.height.0).map(|h| world.checker.set_at(Height(h)));
+        let sets: Vec<_> = sets.flatten().collect();
+        changes += sets.windows(2).filter(|two| two[0] != two[1]).count();
+        lines.extend(world.log().all().to_vec());
+    }
+    let times = |what: &str| lines.iter().filter(|line| line.contains(what)).count();
+    for what in [
+        "is registered",
+        "wants to leave",
+        "has a new operator key",
+        "is changed",
+        "is away",
+    ] {
+        assert!(times(what) > 0, "no log of these seeds says '{what}'");
+    }
+    assert!(changes >= 10, "sets changed {changes} times");
 }

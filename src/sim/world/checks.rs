@@ -34,7 +34,11 @@ impl World {
             }
         }
         let (tip, begun) = (self.checker.tip(), self.now);
-        let pending = self.clients.waiting();
+        let mut pending = self.clients.waiting();
+        // Where blocks are kept small, payments that pay more for their bytes may fill every slot block.
+        if !self.options.tight {
+            pending.extend(self.clients.registrations());
+        }
         self.note(&format!(
             "healed at height {tip}; {} payments wait",
             pending.len()

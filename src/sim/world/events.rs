@@ -19,6 +19,8 @@ pub(in crate::sim) enum Event {
     Start(usize),
     Wake(usize, u64),
     Frame(u64, usize, Frame),
+    /// A node that reads slowly is ready for the next frame.
+    Read(usize, u64),
     Closed(u64, usize),
     Connected(u64, usize),
     DialFailed(usize, u64, usize),
@@ -50,6 +52,7 @@ impl World {
             Event::Start(i) => self.start(i),
             Event::Wake(i, life) => self.woken(i, life),
             Event::Frame(link, side, frame) => self.arrived(link, side, frame),
+            Event::Read(i, life) => self.reads(i, life),
             Event::Closed(link, side) => self.end_closed(link, side),
             Event::Connected(link, side) => self.connected(link, side),
             Event::DialFailed(i, life, target) => {
@@ -187,6 +190,7 @@ impl World {
         ));
         let node = &mut self.nodes[i];
         node.life += 1;
+        node.unread.clear();
         node.signer.crash(&mut node.rng);
         node.ledger.crash(&mut node.rng);
         // Half of all crashes end connections at once; the others leave the far ends to find out.
@@ -302,6 +306,8 @@ pub(super) fn new_node(
     Node {
         index: i,
         operator,
+        next_operator: None,
+        key_count: 0,
         key: key(Role::Node, i).public(),
         targets,
         ledger: LedgerDisk::at(genesis, state),
@@ -319,6 +325,7 @@ pub(super) fn new_node(
         full_until: 0,
         ledger_full_until: 0,
         busy_until: 0,
+        unread: VecDeque::new(),
         frame_us: 0,
         abstains: false,
         disk_slow: 1,

@@ -46,6 +46,8 @@ pub struct Options {
     pub pay_every_ms: u64,
     /// Least and greatest latency of a pair of nodes, µs.
     pub latency: (u64, u64),
+    /// Of the observers the last so many have operator keys; where there is one, owners act by the dice.
+    pub newcomers: usize,
     /// Masternodes of which a second node with the same key runs, after the observers; both are Byzantine.
     pub twins: Vec<usize>,
     /// Payments that come with a second one of the same coin, per thousand.
@@ -78,6 +80,7 @@ impl Options {
             holders: 8,
             pay_every_ms: 700,
             latency: (1_000, 20_000),
+            newcomers: 0,
             twins: Vec::new(),
             double_spend: 0,
             flood_per_s: 0,
@@ -228,6 +231,9 @@ impl World {
         for (k, i) in world.options.twins.clone().into_iter().enumerate() {
             world.corrupt(i, adversary::twin());
             world.corrupt(first_twin + k, adversary::twin());
+        }
+        for k in 0..world.options.newcomers {
+            world.equip(first_twin - 1 - k);
         }
         for i in 0..count {
             let after = world.dice.below(1_000_000);
