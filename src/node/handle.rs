@@ -299,6 +299,10 @@ impl Node for Handle {
     fn fork(&self) -> Option<crate::replica::fork::ForkInfo> {
         self.ask(|replica, _, _| replica.fork(), ASK_TIMEOUT)?
     }
+    fn recoveries(&self) -> Vec<crate::types::fork::RecoveryCert> {
+        self.ask(|replica, _, _| replica.recoveries(), ASK_TIMEOUT)
+            .unwrap_or_default()
+    }
     fn recover(&self, block: BlockId) -> Result<u32, String> {
         let stated = self.ask(
             move |replica, now, _| replica.recover(now, block),

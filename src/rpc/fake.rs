@@ -418,6 +418,9 @@ impl Node for FakeNode {
     fn fork(&self) -> Option<crate::replica::fork::ForkInfo> {
         None
     }
+    fn recoveries(&self) -> Vec<crate::types::fork::RecoveryCert> {
+        Vec::new()
+    }
     fn recover(&self, _: BlockId) -> Result<u32, String> {
         Err("there is no open fork: nothing to recover from".into())
     }

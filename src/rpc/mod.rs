@@ -20,6 +20,8 @@ pub mod methods;
 pub mod metrics;
 pub mod node;
 pub mod proof;
+mod proof_era;
+mod proof_make;
 pub mod published;
 pub mod rate;
 pub mod reader;

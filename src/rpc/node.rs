@@ -15,6 +15,7 @@ pub use crate::replica::standing::OwnStanding;
 use crate::types::address::Network;
 use crate::types::amount::Amount;
 use crate::types::block::{Block, Certificate, Header};
+use crate::types::fork::RecoveryCert;
 use crate::types::genesis::Genesis;
 use crate::types::ids::*;
 use crate::types::transaction::{Tx, TxOutput};
@@ -588,6 +589,8 @@ pub trait Node: Send + Sync {
     fn bans(&self) -> Arc<Vec<Ban>>;
     /// The fork that is open, else the last one that ended.
     fn fork(&self) -> Option<ForkInfo>;
+    /// What ended the forks of this chain, by era.
+    fn recoveries(&self) -> Vec<RecoveryCert>;
     /// B6 step 7: states which branch stays; the attempt, or why not.
     fn recover(&self, block: BlockId) -> Result<u32, String>;
     /// Asks the node to stop.

@@ -10,16 +10,16 @@
 //! output is unspent.
 
 use crate::base::hex;
-use crate::base::limits::FRAME_CERTIFICATE_BYTES;
+use crate::base::limits::{FRAME_CERTIFICATE_BYTES, FRAME_RECOVERY_BYTES};
 use crate::base::time::WallMs;
-use crate::crypto::hash::Hash;
 use crate::crypto::merkle::{MerkleProof, TX_TREE};
 use crate::crypto::verify::verify_all;
 use crate::ledger::registry::Registry;
-use crate::rpc::node::{Node, ReadError};
-use crate::rpc::reader::Chain;
+use crate::rpc::proof_era::Walk;
+pub use crate::rpc::proof_make::{make, start_at};
 use crate::types::block::{Certificate, CommitError, HEADER_VERSION, Header, tx_leaf};
 use crate::types::codec;
+use crate::types::fork::RecoveryCert;
 use crate::types::genesis::Genesis;
 use crate::types::ids::*;
 use crate::types::validators::ValidatorSet;
@@ -81,6 +81,8 @@ pub struct Proof {
     pub validators: ValidatorSet,
     /// From the set at the start to `validators`.
     pub steps: Vec<Step>,
+    /// What began the eras on the way (B6), ascending.
+    pub recoveries: Vec<RecoveryCert>,
 }
 
 /// Why a proof proves nothing.
@@ -135,6 +137,12 @@ pub enum ProofError {
         "the trusted block {0}:{1} does not stand in the proof; fetch one that begins there (proof export --trusted), or leave --trusted out"
     )]
     NoRoot(Height, BlockId),
+    /// A fork lies on the way.
+    #[error("block {0} was decided in era {1}, and the proof does not show how that era began")]
+    Era(Height, Era),
+    /// What began an era does not hold.
+    #[error("the end of the fork at height {0} is not proved: {1}")]
+    Recovery(Height, String),
     /// Steps are not ascending, or lead past the block.
     #[error("the changes of the validator set are out of order at height {0}")]
     Order(Height),
@@ -232,6 +240,8 @@ struct Doc {
     certificate: String,
     validators: String,
     steps: Vec<DocStep>,
+    #[serde(default)]
+    recoveries: Vec<String>,
 }
 
 fn to_hex<T: Serialize>(value: &T) -> String {
@@ -303,6 +313,9 @@ impl Proof {
                 "validators": to_hex(&start.next),
             });
         }
+        if !self.recoveries.is_empty() {
+            out["recoveries"] = self.recoveries.iter().map(to_hex).collect();
+        }
         out
     }
 
@@ -338,6 +351,11 @@ impl Proof {
             certificate: part("certificate", &doc.certificate, FRAME_CERTIFICATE_BYTES)?,
             validators: part("validators", &doc.validators, SET_BYTES_MAX)?,
             steps: doc.steps.iter().map(doc_step).collect::<Result<_, _>>()?,
+            recoveries: doc
+                .recoveries
+                .iter()
+                .map(|text| part("recovery certificate", text, FRAME_RECOVERY_BYTES))
+                .collect::<Result<_, _>>()?,
             header,
         })
     }
@@ -387,6 +405,7 @@ fn decides(
 /// Where belief begins: the root with its time, the set it names, and how many steps lie below it.
 struct Root {
     block: Trusted,
+    era: Era,
     time: WallMs,
     set: ValidatorSet,
     skip: usize,
@@ -410,6 +429,7 @@ fn root_of(genesis: &Genesis, proof: &Proof, trusted: Option<Trusted>) -> Result
         }
         return Ok(Root {
             block: genesis_block,
+            era: Era(0),
             time: genesis.time,
             set: genesis_set(genesis),
             skip: 0,
@@ -434,6 +454,7 @@ fn root_of(genesis: &Genesis, proof: &Proof, trusted: Option<Trusted>) -> Result
     }
     Ok(Root {
         block: (height, id),
+        era: header.era,
         time: header.time,
         set,
         skip,
@@ -454,23 +475,28 @@ pub fn verify(
         });
     }
     let root = root_of(genesis, proof, trusted)?;
-    let (mut set, mut height) = (root.set, root.block.0);
+    let mut height = root.block.0;
+    let mut walk = Walk::new(chain, (height, root.era), root.set, &proof.recoveries);
     for step in proof.steps.iter().skip(root.skip) {
         if step.header.height <= height {
             return Err(ProofError::Order(step.header.height));
         }
+        let at = (step.header.height, step.certificate.commit.at.era);
+        let set = walk.deciders(at, &walk.set())?;
         decides(chain, &step.header, &step.certificate, &set)?;
         height = step.header.height;
-        set = named(&step.header, &step.next)?;
+        walk.follow(height, named(&step.header, &step.next)?);
     }
     let vouched = (proof.header.height, proof.header.id()) == root.block;
     if proof.header.height <= height && !vouched {
         return Err(ProofError::Order(proof.header.height));
     }
-    if proof.validators != set && !vouched {
+    if proof.validators != walk.set() && !vouched {
         return Err(ProofError::OtherSet(proof.header.height));
     }
-    let signed = decides(chain, &proof.header, &proof.certificate, &proof.validators)?;
+    let at = (proof.header.height, proof.certificate.commit.at.era);
+    let set = walk.deciders(at, &proof.validators)?;
+    let signed = decides(chain, &proof.header, &proof.certificate, &set)?;
     let leaf = tx_leaf(&proof.txid, &proof.wtxid);
     if TX_TREE.root_from(&leaf, &proof.merkle) != Some(proof.header.tx_root) {
         return Err(ProofError::NotIncluded);
@@ -482,118 +508,10 @@ pub fn verify(
         block: proof.header.id(),
         time: proof.header.time,
         signed,
-        total: proof.validators.total(),
+        total: set.total(),
         step_count: proof.steps.len() - root.skip,
         root: root.block,
         root_time: root.time,
         trusting_ms: params.trusting_period.saturating_mul(params.slot_ms),
     })
-}
-
-fn missing(what: &str, height: Height) -> ReadError {
-    ReadError(format!("{what} of height {height} is missing"))
-}
-
-/// The block of a proof's start, with its set, if this node's chain holds it.
-pub fn start_at(
-    chain: &Chain<'_>,
-    node: &dyn Node,
-    (height, id): Trusted,
-) -> Result<Option<Start>, ReadError> {
-    let header = chain.header(height)?.filter(|header| header.id() == id);
-    let Some(header) = header else {
-        return Ok(None);
-    };
-    let genesis = genesis_set(&node.facts().genesis);
-    let next = set_of(node, &genesis, &header.next_validators_hash, height)?;
-    Ok(Some(Start { header, next }))
-}
-
-/// Makes the proof of a decided transaction, from the genesis or from `start`, which must not be above its block; `None` if
-/// it is in no decided block.
-pub fn make(
-    chain: &Chain<'_>,
-    node: &dyn Node,
-    txid: &Txid,
-    start: Option<Start>,
-) -> Result<Option<Proof>, ReadError> {
-    let Some((height, index)) = chain.position_of(txid)? else {
-        return Ok(None);
-    };
-    let block = chain
-        .block(height)?
-        .ok_or_else(|| missing("block", height))?;
-    let certificate = chain.certificate(height)?;
-    let certificate = certificate.ok_or_else(|| missing("certificate", height))?;
-    let index = usize::try_from(index).unwrap_or(usize::MAX);
-    let txs = block.transactions.iter();
-    let leaves: Vec<Hash> = txs.map(|tx| tx_leaf(&tx.txid, &tx.wtxid)).collect();
-    let (Some(merkle), Some(tx)) = (TX_TREE.proof(&leaves, index), block.transactions.get(index))
-    else {
-        return Err(missing("a transaction of the index", height));
-    };
-    let genesis = genesis_set(&node.facts().genesis);
-    let root = start.as_ref().map_or(&genesis, |start| &start.next);
-    let vouched = start.as_ref().is_some_and(|s| s.header == block.header);
-    let steps = match vouched {
-        true => Vec::new(),
-        false => steps(chain, node, root, &block.header)?,
-    };
-    Ok(Some(Proof {
-        chain: node.facts().chain,
-        txid: tx.txid,
-        wtxid: tx.wtxid,
-        merkle,
-        validators: set_of(node, &genesis, &block.header.validators_hash, height)?,
-        steps,
-        header: block.header.clone(),
-        certificate,
-        start,
-    }))
-}
-
-fn set_of(
-    node: &dyn Node,
-    root: &ValidatorSet,
-    hash: &Hash,
-    height: Height,
-) -> Result<ValidatorSet, ReadError> {
-    if root.hash() == *hash {
-        return Ok(root.clone());
-    }
-    let found = node.ledger().validator_set(hash)?;
-    found
-        .map(|set| ValidatorSet::clone(&set))
-        .ok_or_else(|| missing("the validator set", height))
-}
-
-/// Set changes between a root and a header, found by walking its slot blocks down. The walk ends where the set of the root
-/// is in force: it vouches for that header itself.
-fn steps(
-    chain: &Chain<'_>,
-    node: &dyn Node,
-    root: &ValidatorSet,
-    header: &Header,
-) -> Result<Vec<Step>, ReadError> {
-    let root_hash = root.hash();
-    let mut out = Vec::new();
-    let mut at = header.clone();
-    while at.validators_hash != root_hash {
-        let found = chain.height_of(&at.prev_slot_block)?;
-        let height = found.ok_or_else(|| missing("the slot block below", at.height))?;
-        let below = chain
-            .header(height)?
-            .ok_or_else(|| missing("header", height))?;
-        if below.next_validators_hash != below.validators_hash {
-            let certificate = chain.certificate(height)?;
-            out.push(Step {
-                next: set_of(node, root, &below.next_validators_hash, height.next())?,
-                certificate: certificate.ok_or_else(|| missing("certificate", height))?,
-                header: below.clone(),
-            });
-        }
-        at = below;
-    }
-    out.reverse();
-    Ok(out)
 }

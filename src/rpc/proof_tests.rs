@@ -188,6 +188,7 @@ fn stepped(genesis: &Genesis) -> Proof {
         validators: sets[2].clone(),
         header,
         steps,
+        recoveries: Vec::new(),
     }
 }
 

@@ -4,6 +4,7 @@
 use crate::ledger::registry::Standing;
 use crate::p2p::messages::{Message, PeerId};
 use crate::sim::adversary::{Adversary, Outgoing, Tools};
+use crate::sim::stage::{Kind, Pick};
 use crate::sim::world::{Options, World};
 use crate::types::ids::*;
 use std::collections::BTreeSet;
@@ -90,6 +91,14 @@ impl Split {
 
     fn replica(&self, i: usize) -> Option<&crate::replica::machine::Replica> {
         self.world.nodes[i].running.as_ref().map(|r| &r.replica)
+    }
+
+    /// An honest node on the first side.
+    fn near(&self) -> usize {
+        let mut honest = self.honest.iter();
+        let found =
+            honest.find(|i| self.world.nodes[**i].operator.is_some() && !self.lost.contains(i));
+        *found.expect("there is one")
     }
 
     fn block(&self, i: usize, height: Height) -> Option<BlockId> {
@@ -217,4 +226,63 @@ fn a_majority_of_the_others_ends_a_fork_by_itself() {
     net.world.reconnect();
     net.assert_recovered(fork, kept);
     assert_eq!(net.lost, [3]);
+}
+
+/// A network of seven in which the first leader (B4: the lowest id) stands on the first side: 2 honest and the coalition of 3
+/// there, 2 honest and the coalition beyond. Each side needs every one of them.
+fn led_by_the_first_side() -> Split {
+    let world = World::new(Options::devnet(3, 7));
+    let id = |i: &usize| world.nodes[*i].operator.as_ref().map(|(id, _)| *id);
+    let mut by_id: Vec<usize> = (0..7).collect();
+    by_id.sort_by_key(id);
+    split(3, &[1_000; 7], &by_id[4..], &by_id[2..4])
+}
+
+#[test]
+fn a_fork_over_two_rounds_is_amnesia_and_its_culprits_are_named_for_it() {
+    let mut net = led_by_the_first_side();
+    let twins: Vec<usize> = (7..10).collect();
+    let fork = Height(1);
+    // Beyond the partition round 0 has no leader, and nobody honest hears a precommit of the coalition there: what shows
+    // its guilt is what it forgot, not two messages of one round.
+    let words = Pick::of(&[Kind::Precommit]).by(&twins).to(&net.lost);
+    net.world.lose(words.height(fork).round(0));
+    let (near, far) = (net.near(), net.lost[0]);
+    net.until(60, "both sides decide", |s| {
+        [near, far].iter().all(|i| s.block(*i, fork).is_some())
+    });
+    let (kept, gone) = (
+        net.block(near, fork).unwrap(),
+        net.block(far, fork).unwrap(),
+    );
+    assert_ne!(kept, gone, "both sides have decided");
+    net.world.reconnect();
+    net.until(
+        60,
+        "every honest node finds the fork and its culprits",
+        Split::all_know,
+    );
+    let info = net.replica(near).unwrap().fork().unwrap();
+    let rounds: Vec<u32> = info.branches.iter().map(|b| b.at.round.0).collect();
+    assert!(
+        rounds.contains(&0) && rounds.iter().any(|r| *r > 0),
+        "one branch in round 0, the other later: {rounds:?}"
+    );
+    for (_, offence) in &info.culprits {
+        assert!(offence.contains("amnesia"), "S6: {offence}");
+    }
+    assert_eq!(info.culprits.len(), 3, "S6: more than a third");
+    // Two against two: operators agree on the first branch.
+    let lost = net.lost.clone();
+    let voters = net
+        .honest
+        .iter()
+        .filter(|i| net.world.nodes[**i].operator.is_some());
+    let agreed: Vec<usize> = voters.copied().filter(|i| *i != lost[0]).collect();
+    for i in agreed {
+        let now = net.world.nodes[i].now(net.world.now());
+        let running = net.world.nodes[i].running.as_mut().unwrap();
+        assert_eq!(running.replica.recover(now, kept), Ok(1), "B6.7: attempt 1");
+    }
+    net.assert_recovered(fork, kept);
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::forked::{Forked, Parts, finality};
+use crate::masternode::newcomer;
 use crate::support::{Cluster, Node, time_cli, timed, wait_until};
 
 /// The words of systemd's socket that are heard.
@@ -27,6 +28,45 @@ impl Systemd {
         }
         count
     }
+}
+
+/// Proofs of the branch that stays hold before and after the fork, and need no node; one of the branch that is gone is
+/// refused by any node that knows.
+fn assert_proofs(net: &Forked, kept: &Value, lost: &Value) {
+    let node = &net.cluster.nodes[1];
+    let anew = node.call("getfinalityproof", json!([net.second.txid]));
+    assert!(anew["recoveries"].is_array(), "it shows how the era began");
+    let (file, genesis) = (net.cluster.dir.path().join("proof"), net.cluster.genesis());
+    let verify = |proof: &Value| {
+        std::fs::write(&file, proof.to_string()).expect("written");
+        let words = [
+            "proof",
+            "verify",
+            &file.to_string_lossy(),
+            "--genesis",
+            &genesis,
+        ];
+        let output = time_cli(&words);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), said)
+    };
+    for proof in [kept, &anew] {
+        assert_eq!(verify(proof), (Some(0), String::new()), "{proof}");
+        let verdict = node.call("verifyfinalityproof", json!([proof]));
+        assert_eq!(verdict["valid"], true, "{verdict}");
+    }
+    let mut bare = anew.clone();
+    bare["recoveries"] = json!([]);
+    let (code, said) = verify(&bare);
+    assert!(code != Some(0) && said.contains("era 1"), "{code:?} {said}");
+    let refused = node.try_call("verifyfinalityproof", json!([lost]));
+    let refused = refused.map_err(|error| error.to_string());
+    assert!(
+        refused
+            .as_ref()
+            .is_err_and(|why| why.contains("a fork ended")),
+        "{refused:?}"
+    );
 }
 
 /// What `timed recover` says and how it ends, run on a node's directory.
@@ -204,8 +244,10 @@ fn a_fork_ends_by_itself_and_costs_the_honest_nothing() {
         systemd.heard("READY=1") == 1
     });
     let pid = loser.pid();
+    let lost = loser.call("getfinalityproof", json!([net.second.txid]));
 
     net.join();
+    let kept = net.cluster.nodes[0].call("getfinalityproof", json!([net.first.txid]));
     wait_until(
         "the loser starts again in place, and says READY again",
         || {
@@ -223,6 +265,16 @@ fn a_fork_ends_by_itself_and_costs_the_honest_nothing() {
     let returned = shown["returned"].as_array().expect("a list");
     assert!(returned.contains(&net.second.txid), "listed: {shown}");
     net.assert_cheated(loser);
+    assert_proofs(&net, &kept, &lost);
+    // Who comes later follows the chain from its genesis through the fork.
+    let late = newcomer(&net.cluster, 6);
+    let tip = net.cluster.nodes[0].height();
+    wait_until("a new node comes through both eras", || {
+        late.assert_runs();
+        late.height() >= tip
+    });
+    let root = |node: &Node| node.call("getblockhash", json!([tip]));
+    assert_eq!(root(&late), root(loser), "the same chain");
     let kept = loser.call("gettransaction", json!([net.second.txid]));
     assert_eq!(kept["final"], true, "{kept}");
 }

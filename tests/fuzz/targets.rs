@@ -326,6 +326,7 @@ fn proof() -> Target {
         certificate: zeros(),
         validators: zeros(),
         steps: vec![step()],
+        recoveries: Vec::new(),
         start: None,
     };
     let begun = Proof {

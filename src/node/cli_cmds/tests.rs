@@ -495,6 +495,7 @@ fn proved() -> (Genesis, Proof) {
         signatures: BoundedVec::take_from([key(2).sign(&body.signing_hash(chain))]),
     };
     let proof = Proof {
+        recoveries: Vec::new(),
         chain,
         start: None,
         txid,

@@ -3,6 +3,7 @@
 use crate::base::time::Now;
 use crate::ledger::fork::power_of;
 use crate::replica::machine::Replica;
+use crate::types::fork::RecoveryCert;
 use crate::types::ids::*;
 use crate::types::masternode::Offence;
 
@@ -161,6 +162,11 @@ impl Replica {
             returned,
             advice,
         })
+    }
+
+    /// What ended the forks of this chain, by era.
+    pub fn recoveries(&self) -> Vec<RecoveryCert> {
+        self.forks.certs.values().cloned().collect()
     }
 
     /// B6 step 7: operators have agreed on a branch. States it in the attempt after the last one; the attempt.

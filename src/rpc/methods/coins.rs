@@ -91,7 +91,7 @@ pub const METHODS: &[MethodSpec] = &[
             optional("trusted", ArgKind::Text, "", TRUSTED),
         ],
         result: "{ format, chain, txid, wtxid, height, blockhash, merkle, header, certificate, validators, steps, start if \
-                 trusted was given }",
+                 trusted was given, recoveries if a fork lies on the way }",
         example: "\"txid\"",
         while_starting: false,
         run: getfinalityproof,
@@ -101,7 +101,8 @@ pub const METHODS: &[MethodSpec] = &[
         category: Category::Util,
         summary: "Checks a finality proof against this node's genesis.",
         details: "root names what was trusted, and root_age_ms its age. root_stale: it is older than the trusting period, so \
-                  its keys may have been sold, and a younger root proves more.",
+                  its keys may have been sold, and a younger root proves more. A proof cannot show a fork that came after it was made: \
+                  one of a branch that a fork ended is refused here, and only here.",
         args: &[
             required("proof", ArgKind::Object, "What getfinalityproof answered."),
             optional("trusted", ArgKind::Text, "", TRUSTED),
@@ -236,6 +237,16 @@ fn verifyfinalityproof(call: &Call<'_>, args: &Args) -> Result<Reply, RpcError> 
     let proof = proof.map_err(|e| RpcError::new(code::DESERIALIZATION, e.to_string()))?;
     let verdict = proof::verify(&call.node().facts().genesis, &proof, trusted(args)?);
     let verdict = verdict.map_err(|e| RpcError::new(code::VERIFY, e.to_string()))?;
+    // A proof cannot show a fork that came after it: this node can.
+    let own = call.chain().id_at(verdict.height);
+    let own = own.map_err(|e| RpcError::new(code::MISC, e.to_string()))?;
+    if let Some(stays) = own.filter(|id| *id != verdict.block) {
+        let text = format!(
+            "block {}:{} was decided and is not on this node's chain, which has {stays} there: it was on a branch that a fork ended, see getforkinfo",
+            verdict.height, verdict.block
+        );
+        return Err(RpcError::new(code::VERIFY, text));
+    }
     let mut out = verdict.to_json();
     out["root_age_ms"] = json!(call.now.wall.since(verdict.root_time));
     out["root_stale"] = json!(verdict.is_stale(call.now.wall));
