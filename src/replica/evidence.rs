@@ -74,8 +74,12 @@ impl Replica {
         }
     }
 
-    /// A vote of a height that is over: whatever it is, it counts for nothing but evidence.
+    /// A vote of a height that is over: it counts for nothing, and is compared with what was counted. Its signature is not
+    /// checked; what a masternode itself sent by a connection that its key proved is shown to it again (B7 step 2).
     pub(super) fn late_vote(&mut self, peer: PeerId, vote: &Vote) {
+        if self.peers.get(peer).and_then(|p| p.masternode) == Some(vote.voter) {
+            self.note_seen(vote);
+        }
         if let Some(evidence) = self.late.vote(vote) {
             self.evidence_told(Some(peer), Box::new(evidence));
         }

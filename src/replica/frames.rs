@@ -391,17 +391,18 @@ impl Replica {
         if vote.body.height != self.height.height() {
             return Ok(());
         }
-        let position = |v: &Vote| (v.body.era, v.body.height, v.body.round, v.body.step);
-        if self
-            .seen
-            .get(&vote.voter)
-            .is_none_or(|held| position(held) < position(&vote))
-        {
-            self.seen.insert(vote.voter, vote.clone());
-        }
+        self.note_seen(&vote);
         self.event(Event::VoteJudged(vote_name(vote.body.step), "counted"));
         self.peers.relay_vote(now.mono, vote);
         self.feed(now, Input::Vote(proof), view)
+    }
+
+    /// The greatest vote of each validator is shown to it when it connects (B7 step 2).
+    pub(super) fn note_seen(&mut self, vote: &Vote) {
+        let held = self.seen.get(&vote.voter);
+        if held.is_none_or(|held| position_of(held) < position_of(vote)) {
+            self.seen.insert(vote.voter, vote.clone());
+        }
     }
 
     /// Whether a vote of this node's own key is one that its store knows of.

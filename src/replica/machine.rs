@@ -99,7 +99,8 @@ pub struct Replica {
     pub(super) gate: Gate,
     pub(super) height: HeightWork,
     pub(super) liveness: Liveness,
-    /// Greatest vote seen of each validator: shown to it when it connects (B7 step 2).
+    /// Greatest vote seen of each validator: shown to it when it connects (B7 step 2). Its signature holds, or it came late and
+    /// from that validator itself.
     pub(super) seen: BTreeMap<MasternodeId, Vote>,
     pub(super) accused: Accused,
     /// Votes of the newest decided heights.

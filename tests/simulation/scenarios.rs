@@ -278,37 +278,70 @@ fn an_old_signer_store_is_restored() {
     });
 }
 
+/// Three of four decide a height. The fourth has prevoted too, and nobody has got that in time; a copy of its signer store
+/// was made before. Returns the fourth, the others, and the height before.
+fn decided_without(s: &mut Story) -> (usize, Vec<usize>, Height) {
+    opening(s);
+    s.by_hand();
+    let back = (0..4).find(|i| *i != s.leader(0) && *i != s.leader(1));
+    let back = back.unwrap_or_default();
+    let others: Vec<usize> = (0..4).filter(|i| *i != back).collect();
+    let before = s.world.checker.tip();
+    s.copy_signer(back);
+    s.pay(&[0, 1, 2, 3]);
+    let leader = s.leader(0);
+    let block = s.proposed(0);
+    s.give(Kind::Proposal, 0, &[leader], &[0, 1, 2, 3]);
+    s.until_said(&[0, 1, 2, 3], Kind::Prevote, 0, Some(block));
+    s.give(Kind::Prevote, 0, &others, &others);
+    s.until_said(&others, Kind::Precommit, 0, Some(block));
+    s.give(Kind::Precommit, 0, &others, &others);
+    let at = s.at;
+    s.until("the others decide without it", 5_000, |w| {
+        others.iter().all(|i| w.checker.heights[*i] == at)
+    });
+    s.pass(200);
+    (back, others, before)
+}
+
+/// A host is down and is put back as a whole to the state of the copy.
+fn put_back(s: &mut Story, node: usize, before: Height) {
+    s.restore_signer(node);
+    let genesis = s.world.genesis().clone();
+    let node = &mut s.world.nodes[node];
+    node.ledger.rewind(&genesis, before);
+    node.amnesic = false;
+}
+
+/// B7 step 2: a vote that came when its height was over is held, though it never counted.
+#[test]
+fn a_host_that_was_put_back_is_shown_the_votes_that_came_late() {
+    tell(quiet(31), |s| {
+        let (back, others, before) = decided_without(s);
+        s.give(Kind::Prevote, 0, &[back], &others);
+        s.pass(200);
+        s.kill(&[back]);
+        put_back(s, back, before);
+        s.let_go();
+        s.start(&[back]);
+        s.until("it is told, and doubts its store", 5_000, |w| {
+            signing(w, back).is_err_and(|why| why.contains("key in use elsewhere"))
+        });
+        s.until("it signs again once it is safe", 60_000, |w| {
+            signing(w, back).is_ok()
+        });
+    });
+}
+
 /// B7 step 2: a whole host is put back to a state before its last vote. Nobody holds that vote any more: it was in no
 /// certificate, and the others have started again since. The height is over, and the host does not know it yet.
 #[test]
 fn a_host_that_was_put_back_signs_nothing_at_a_height_that_is_over() {
     tell(quiet(29), |s| {
-        opening(s);
-        s.by_hand();
-        let back = (0..4).find(|i| *i != s.leader(0) && *i != s.leader(1));
-        let back = back.unwrap_or_default();
-        let others: Vec<usize> = (0..4).filter(|i| *i != back).collect();
-        let before = s.world.checker.tip();
-        s.copy_signer(back);
-        s.pay(&[0, 1, 2, 3]);
-        let leader = s.leader(0);
-        let block = s.proposed(0);
-        s.give(Kind::Proposal, 0, &[leader], &[0, 1, 2, 3]);
-        s.until_said(&[0, 1, 2, 3], Kind::Prevote, 0, Some(block));
-        s.give(Kind::Prevote, 0, &others, &others);
-        s.until_said(&others, Kind::Precommit, 0, Some(block));
-        s.give(Kind::Precommit, 0, &others, &others);
+        let (back, _, before) = decided_without(s);
         let at = s.at;
-        s.until("the others decide without it", 5_000, |w| {
-            others.iter().all(|i| w.checker.heights[*i] == at)
-        });
-        s.pass(200);
         s.kill(&[0, 1, 2, 3]);
-        s.restore_signer(back);
-        let genesis = s.world.genesis().clone();
-        let node = &mut s.world.nodes[back];
-        node.ledger.rewind(&genesis, before);
-        node.amnesic = false;
+        put_back(s, back, before);
         s.let_go();
         s.world
             .lose(Pick::of(&[Kind::Certificate, Kind::Block]).to(&[back]));
