@@ -460,3 +460,39 @@ fn a_peer_whose_stake_is_gone_goes_too_where_stake_is_asked_for() {
     let gone = |e: &Effect| matches!(e, Effect::Close { fault: false, .. });
     assert!(out.iter().any(gone), "P1: slashed or gone: {out:?}");
 }
+
+/// B2: masternodes of a great set that start together dial one another, and each pair has two connections until both have
+/// greeted.
+#[test]
+fn connections_of_both_ways_stay_within_the_bound() {
+    let mut machine = Machine::new(config(0, &[]));
+    let now = Now {
+        wall: WallMs(0),
+        mono: MonoUs(0),
+    };
+    let mut connect = |peer: u64, key: usize, target: Option<usize>| {
+        let link = Link {
+            peer: PeerId(peer),
+            key: secret(key).public(),
+            target,
+            exporter: [7; 32],
+            address: "a".into(),
+            remote: Some(address(key)),
+        };
+        let effects = machine.handle(now, Input::Connected(link));
+        let refused = |e: &Effect| matches!(e, Effect::Close { .. });
+        (!effects.iter().any(refused), machine.sizes())
+    };
+    let all = 511;
+    for i in 1..=all {
+        assert!(connect(i as u64, i, Some(i)).0, "the own dial of {i}");
+    }
+    let mut taken = 0;
+    for i in 1..=all {
+        let (stays, sizes) = connect(1_000 + i as u64, i, None);
+        taken += usize::from(stays);
+        let over = sizes.iter().find(|size| size.held > size.bound);
+        assert_eq!(over, None, "B2 with {taken} second connections");
+    }
+    assert_eq!(all + taken, crate::base::limits::PEER_COUNT_MAX);
+}

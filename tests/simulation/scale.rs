@@ -74,10 +74,12 @@ fn the_greatest_set_decides_attests_and_is_rewarded() {
         pay_every_ms: 20_000,
         ..options(count)
     });
-    go_on(&mut world, count, 190);
+    go_on(&mut world, count, 130);
     let state = world.state_of(0).expect("it runs");
-    let earning = state.registry().entries().iter();
-    let earning = earning.filter(|e| e.accrued.0 > 0).count();
+    let entries = || state.registry().entries().iter();
+    let earning = entries().filter(|e| e.accrued.0 > 0).count();
+    let attested = entries().map(|e| e.present).max();
+    assert_eq!(attested, Some(2), "M4: both slots are attested");
     println!("{}", row(&world, count));
     println!("{earning} earned; {:?} real", begun.elapsed());
     assert_eq!(state.validators.len(), count);

@@ -5,6 +5,7 @@
 
 use super::probing::{PROBED_COUNT_MAX, Visit};
 use super::{Effect, Link, Machine, Peer, PeerFacts};
+use crate::base::limits::PEER_COUNT_MAX;
 use crate::base::time::{MonoUs, Now};
 use crate::crypto::hash::{Domain, Hash};
 use crate::crypto::keys::PublicKey;
@@ -70,9 +71,11 @@ impl Machine {
         // Whether it probes is known with its Hello only.
         let places = self.config.inbound_max + PROBED_COUNT_MAX + WAITING_COUNT_MAX;
         let full = inbound >= places - self.probed_count() || self.crowd_of(&link).is_some();
+        // Where all masternodes of a great set start at once and dial one another, pairs have two connections for a moment.
+        let crowded = self.peers.len() >= PEER_COUNT_MAX && (doubled || link.target.is_none());
         if link.key == self.config.node_key {
             self.close(peer, "connected to itself", false);
-        } else if link.target.is_none() && full && !doubled {
+        } else if crowded || link.target.is_none() && full && !doubled {
             self.close(peer, "no place for another inbound peer", false);
         } else {
             let since = now.mono;
