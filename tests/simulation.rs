@@ -158,7 +158,7 @@ fn speed(simulated_s: u64, begun: std::time::Instant) -> String {
     let real = begun.elapsed().as_secs_f64().max(0.001);
     let hours = simulated_s as f64 / 3_600.0;
     let rate = hours / real;
-    format!("{hours:.2} simulated hours in {real:.1} s: {rate:.3} hours in each real second")
+    format!("{hours:.2} simulated hours in {real:.1} s: {rate:.5} hours in each real second")
 }
 
 /// Seeds that found something, with what it was.
