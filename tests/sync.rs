@@ -127,6 +127,12 @@ fn a_new_node_catches_up_by_blocks_while_others_decide() {
         (info["syncing"] == false).then_some(info)
     });
     assert_eq!(info["trust"]["anchored"], true, "{info}");
+    let log = std::fs::read_to_string(past.fresh().join("log")).unwrap_or_default();
+    let said = log.matches("not signing").count();
+    assert!(
+        said < 20,
+        "a reason is told once, not for every block: {said}"
+    );
     assert!(!info["waiting_for"].as_str().unwrap_or_default().is_empty());
     let at = sources[0].height().unwrap_or_default();
     reaches(&mut fresh, at + 1);

@@ -470,9 +470,14 @@ impl Replica {
         let height = self.state.height().next();
         let refusal = self.guard.ready(height, &self.state.deciders()).err();
         if refusal != self.last_refusal {
+            // Catching up is one reason, not one for every height.
+            let decided = |r: &Option<Refusal>| matches!(r, Some(Refusal::Decided(_)));
+            let news = !(decided(&refusal) && decided(&self.last_refusal));
             let told = refusal.as_ref().map_or(Ok(()), |r| Err(r.to_string()));
             self.last_refusal = refusal;
-            self.event(Event::Signing(told));
+            if news {
+                self.event(Event::Signing(told));
+            }
         }
     }
 }
