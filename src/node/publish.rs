@@ -238,6 +238,7 @@ impl Publisher {
             | Event::ForkStated(..)
             | Event::ForkEnded { .. }
             | Event::ForkRefused(..)
+            | Event::ForkTooDeep(..)
             | Event::Returned(_)) => tell_of_fork(&forks),
             Event::MempoolAccepted(txids) => {
                 self.metrics.mempool_accepted.inc_by(txids.len() as u64);
@@ -544,6 +545,12 @@ fn tell_of_fork(event: &Event) {
         }
         Event::ForkEnded { height, block, .. } => {
             log::warn!("fork: a majority agrees that {block} stays at height {height}");
+        }
+        Event::ForkTooDeep(height, [own, other]) => {
+            log::error!(
+                "FORK at height {height} or below: {own} here and {other} elsewhere are decided, deeper than max_reorg. This node signs \
+                 nothing more and goes on serving. 'time-cli getforkinfo' says what to do"
+            );
         }
         Event::ForkRefused(height, why) => {
             log::warn!("a conflict at height {height} changes nothing: {why}");

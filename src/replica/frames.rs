@@ -308,6 +308,7 @@ impl Replica {
                 Ok(())
             }
             Item::Fork(_, proof) => self.forked(now, *proof, view),
+            Item::Deep(_, decision) => self.too_deep(&decision, view),
             Item::ForkPolka(_, polka) => {
                 self.fork_polka(now, *polka);
                 Ok(())
@@ -361,6 +362,7 @@ impl Replica {
                 self.out
                     .push(Effect::Fault(peer, "an attestation with a bad signature"));
             }
+            Item::Deep(peer, _) => self.blame(Some(peer), "a decision with a bad signature"),
             Item::Fork(peer, _) => self.blame(peer, "a fork proof with a bad signature"),
             Item::ForkPolka(peer, _) => self.blame(Some(peer), "a polka with a bad signature"),
             Item::Statement(peer, _) => self.blame(Some(peer), "a statement with a bad signature"),

@@ -6,7 +6,7 @@ use crate::ledger::decided::DecidedBlock;
 use crate::p2p::messages::{Message, PeerId, Proposal, Status};
 use crate::replica::catchup::Synced;
 use crate::types::block::Certificate;
-use crate::types::fork::{ForkProof, RecoveryCert};
+use crate::types::fork::{Decision, ForkProof, RecoveryCert};
 use crate::types::ids::*;
 use crate::types::masternode::{Attestation, Evidence, Heartbeat, Statement};
 use crate::types::polka::Polka;
@@ -51,6 +51,8 @@ pub enum Item {
     Evidence(Option<PeerId>, Box<Evidence>),
     /// A fork proof, and who sent it; nobody if this node kept it.
     Fork(Option<PeerId>, Box<ForkProof>),
+    /// What a peer decided deeper than undo reaches, where this node decided another block.
+    Deep(PeerId, Box<Decision>),
     /// A polka of the height of the fork that is open.
     ForkPolka(PeerId, Box<Polka>),
     /// A statement about the fork that is open.
@@ -194,6 +196,8 @@ pub enum Event {
     },
     /// A conflict at a height that changes nothing, and why (F5).
     ForkRefused(Height, &'static str),
+    /// A fork below what can be taken back: the greatest height known to differ there, and the two blocks.
+    ForkTooDeep(Height, [BlockId; 2]),
     /// Payments of blocks that were taken back are offered again.
     Returned(Vec<Txid>),
     /// Work was shed because a bound was reached; the label names the bound.

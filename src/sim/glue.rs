@@ -401,6 +401,9 @@ impl World {
             Told::ForkEnded { height, block, .. } => {
                 self.note(&format!("node {i}: the fork at {height} ends with {block}"));
             }
+            Told::ForkTooDeep(height, _) => {
+                self.note(&format!("node {i} cannot go back below {height}"));
+            }
             Told::ForkRefused(height, why) => {
                 self.note(&format!("node {i} refuses a fork at {height}: {why}"));
             }

@@ -278,3 +278,34 @@ fn a_fork_ends_by_itself_and_costs_the_honest_nothing() {
     let kept = loser.call("gettransaction", json!([net.second.txid]));
     assert_eq!(kept["final"], true, "{kept}");
 }
+
+#[test]
+fn a_fork_that_is_too_deep_halts_with_words_that_say_what_to_do() {
+    let parts = Parts {
+        first: vec![0, 1],
+        second: vec![2, 3],
+        both: vec![4, 5, 6],
+    };
+    // Each side has decided two blocks and more since.
+    let net = Forked::make(&[1_000; 7], parts, &[("max_reorg", 1)]);
+    net.join();
+    for node in net.honest() {
+        wait_until("it says that it cannot go back so far", || {
+            node.logged()
+                .contains("deeper than max_reorg. This node signs")
+        });
+        let fork = node.call("getforkinfo", json!([]));
+        let advice = fork["advice"].as_str().expect("text");
+        assert!(
+            fork["status"] == "open" && advice.contains("timed db rebuild"),
+            "{fork}"
+        );
+        let (status, reasons) = node.health();
+        assert!(status == 503 && reasons.contains("FORK"), "{reasons}");
+        let own = node.call("masternode", json!(["status"]));
+        assert_eq!(own["able_to_sign"], false, "nothing is signed: {own}");
+        let held = fork["held"].as_str().expect("a block").to_owned();
+        let (code, said) = recover(node, &["--branch", &held, "--i-know"]);
+        assert!(code != Some(0) && said.contains("getforkinfo"), "{said}");
+    }
+}

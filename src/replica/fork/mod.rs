@@ -96,6 +96,8 @@ impl Archive {
 pub(super) struct Forks {
     /// The fork that is open.
     pub(super) case: Option<Case>,
+    /// A fork below what can be taken back: a height at which two blocks are decided, the own one first.
+    pub(super) deep: Option<(Height, [BlockId; 2])>,
     /// Searches for the first height at which a peer differs.
     probes: BTreeMap<PeerId, Probe>,
     /// Peers that are not searched again before this time.
@@ -228,13 +230,12 @@ impl Replica {
     /// F5: a peer that stands on another block than this node did at its height, is asked until the first difference is
     /// found; one of an older era is told how that era ended.
     pub(super) fn compare(&mut self, now: Now, peer: PeerId, status: &Status) {
-        if status.height > Height(0)
-            && self
-                .forks
-                .ids
-                .get(&status.height)
-                .is_some_and(|own| *own != status.block)
-        {
+        // What was decided before the start is not among the ids, but for the tip.
+        let own = match status.height == self.state.height() {
+            true => Some(self.state.block()),
+            false => self.forks.decided_id(status.height),
+        };
+        if status.height > Height(0) && own.is_some_and(|own| own != status.block) {
             self.suspect(now, peer, status.height);
         }
         if status.era < self.state.era()

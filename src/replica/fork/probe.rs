@@ -91,6 +91,63 @@ impl Replica {
         self.forks.rests.retain(|_, at| *at > now.mono);
     }
 
+    /// Chains that differ where undo ends: the first difference is deeper. If the set of this height has decided both blocks
+    /// it is a fork all the same.
+    fn judge_deep(
+        &mut self,
+        peer: PeerId,
+        found: Decision,
+        own: Decision,
+        view: &dyn CoinView,
+    ) -> Result<(), ViewError> {
+        let (height, at) = (found.header.height, found.certificate.commit.at);
+        let set = self.set_at(view, height, at.era)?;
+        let same_set = found.header.validators_hash == own.header.validators_hash;
+        let checks = set
+            .filter(|_| same_set && height >= self.state.slots.oldest())
+            .and_then(|set| {
+                let (chain, branch) = (self.state.chain_id(), found.header.branch);
+                found.certificate.checks(chain, branch, &set).ok()
+            });
+        match checks {
+            Some(checks) => self.check(Item::Deep(peer, Box::new(found)), checks),
+            None => self.refuse_fork(
+                height,
+                "it is deeper than max_reorg, and not decided by the set of this height",
+            ),
+        }
+        Ok(())
+    }
+
+    /// Two blocks of one height are decided, and going back is beyond this node: it signs nothing more and says what to do.
+    pub(in crate::replica) fn too_deep(
+        &mut self,
+        found: &Decision,
+        view: &dyn CoinView,
+    ) -> Result<(), ViewError> {
+        let height = found.header.height;
+        let Some(own) = self.decision_at(view, height)? else {
+            return Ok(());
+        };
+        if own.block() == found.block() || self.forks.deep.is_some() {
+            return Ok(());
+        }
+        let blocks = [own.block(), found.block()];
+        self.forks.deep = Some((height, blocks));
+        self.gate.drop_held();
+        self.guard.fork(Some(self.deep_advice(height, blocks)));
+        self.event(Event::ForkTooDeep(height, blocks));
+        Ok(())
+    }
+
+    /// What operators should do about a fork that no node can go back from.
+    pub(super) fn deep_advice(&self, height: Height, [own, other]: [BlockId; 2]) -> String {
+        format!(
+            "FORK deeper than max_reorg ({} heights): at height {height} this node has {own} and others {other}; no node goes back so far by itself. Operators must agree on ONE of the two; who runs the other one: stop the node, 'timed trust {height}:ID' with the block that stays, 'timed db rebuild', and start it again",
+            self.state.params().max_reorg
+        )
+    }
+
     pub(super) fn probe_answered(
         &mut self,
         now: Now,
@@ -121,8 +178,7 @@ impl Replica {
             (probe.low, probe.sure) = (height, true);
         } else if !probe.sure {
             self.forks.probes.remove(&peer);
-            self.refuse_fork(height, "it is deeper than max_reorg");
-            return Ok(());
+            return self.judge_deep(peer, decision, own, view);
         } else {
             (probe.high, probe.found) = (height, Some(decision));
         }

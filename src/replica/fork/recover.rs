@@ -55,6 +55,9 @@ pub enum RecoverError {
     /// Nothing to recover from.
     #[error("there is no open fork: nothing to recover from")]
     NoFork,
+    /// Nothing that is stated could be carried out.
+    #[error("the fork is deeper than max_reorg: getforkinfo says what to do instead")]
+    TooDeep,
     /// Not one of the two blocks.
     #[error("{0} is neither of the two blocks of the fork: see getforkinfo")]
     Branch(BlockId),
@@ -75,7 +78,32 @@ fn offence_name(offence: &Offence) -> &'static str {
 impl Replica {
     /// The fork that is open, else the last one that ended.
     pub fn fork(&self) -> Option<ForkInfo> {
-        self.open_fork().or_else(|| self.ended_fork())
+        let open = self.open_fork().or_else(|| self.deep_fork());
+        open.or_else(|| self.ended_fork())
+    }
+
+    fn deep_fork(&self) -> Option<ForkInfo> {
+        let (height, blocks) = self.forks.deep?;
+        let branch = |block| BranchInfo {
+            block,
+            at: EraRound::default(),
+            stated: Power(0),
+        };
+        Some(ForkInfo {
+            height,
+            era: self.state.era(),
+            open: true,
+            branches: blocks.into_iter().map(branch).collect(),
+            held: Some(blocks[0]),
+            stays: None,
+            culprits: Vec::new(),
+            power: (Power(0), Power(0)),
+            needed: Power(0),
+            attempt: None,
+            depth: (self.state.height().0 + 1).saturating_sub(height.0),
+            returned: Vec::new(),
+            advice: self.deep_advice(height, blocks),
+        })
     }
 
     fn open_fork(&self) -> Option<ForkInfo> {
@@ -171,6 +199,9 @@ impl Replica {
 
     /// B6 step 7: operators have agreed on a branch. States it in the attempt after the last one; the attempt.
     pub fn recover(&mut self, now: Now, block: BlockId) -> Result<u32, RecoverError> {
+        if self.forks.case.is_none() && self.forks.deep.is_some() {
+            return Err(RecoverError::TooDeep);
+        }
         let case = self.forks.case.as_ref().ok_or(RecoverError::NoFork)?;
         if case.proof.side(block).is_none() {
             return Err(RecoverError::Branch(block));
