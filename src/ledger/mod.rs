@@ -38,6 +38,8 @@ mod tests_fork;
 #[cfg(test)]
 mod tests_golden;
 #[cfg(test)]
+mod tests_masternodes;
+#[cfg(test)]
 mod tests_prop;
 #[cfg(test)]
 mod tests_signed;
