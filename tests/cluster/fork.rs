@@ -5,9 +5,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::forked::{Forked, Parts, finality};
+use crate::forked::{Forked, Parts, finality, stop_all};
 use crate::masternode::newcomer;
-use crate::support::{Cluster, Node, time_cli, timed, wait_until};
+use crate::support::{Cluster, Node, run_timed, time_cli, timed, wait_until};
 
 /// The words of systemd's socket that are heard.
 struct Systemd(UnixDatagram);
@@ -279,6 +279,33 @@ fn a_fork_ends_by_itself_and_costs_the_honest_nothing() {
     assert_eq!(kept["final"], true, "{kept}");
 }
 
+/// Operators have agreed on the block that stays: the first part runs what its nodes advise, then everybody starts again.
+fn follow_deep_advice(net: &Forked, stays: &str) {
+    let losing = net.of(&net.parts.first);
+    let commands = |node: &Node| -> Vec<String> {
+        let fork = node.call("getforkinfo", json!([]));
+        let advice = fork["advice"].as_str().expect("text").to_owned();
+        let commands = advice.split('\'').filter(|part| part.starts_with("timed "));
+        commands
+            .map(|c| c.replace(":ID", &format!(":{stays}")))
+            .collect()
+    };
+    let advised: Vec<Vec<String>> = losing.iter().map(|node| commands(node)).collect();
+    stop_all(&net.cluster.nodes.iter().collect::<Vec<_>>());
+    for (node, commands) in losing.iter().zip(advised) {
+        assert_eq!(commands.len(), 2, "{commands:?}");
+        for command in commands {
+            let words = command.split(' ').skip(1);
+            let config = node.config();
+            let words: Vec<&str> = words.chain(["--config", &config]).collect();
+            let (code, said) = run_timed(&words);
+            assert_eq!(code, Some(0), "{command}: {said}");
+        }
+    }
+    net.cluster.nodes.iter().for_each(Node::start);
+    net.cluster.nodes.iter().for_each(Node::await_ready);
+}
+
 #[test]
 fn a_fork_that_is_too_deep_halts_with_words_that_say_what_to_do() {
     let parts = Parts {
@@ -308,4 +335,20 @@ fn a_fork_that_is_too_deep_halts_with_words_that_say_what_to_do() {
         let (code, said) = recover(node, &["--branch", &held, "--i-know"]);
         assert!(code != Some(0) && said.contains("getforkinfo"), "{said}");
     }
+    let stays = net.cluster.nodes[2].call("getforkinfo", json!([]))["held"].clone();
+    follow_deep_advice(&net, stays.as_str().expect("a block"));
+    for node in net.honest() {
+        for paid in [&net.before, &net.second] {
+            node.await_final(&paid.txid);
+        }
+    }
+    let paid = net.cluster.nodes[0].pay(&net.cluster.nodes[2].new_address(), "1");
+    net.cluster
+        .nodes
+        .iter()
+        .for_each(|node| node.await_final(&paid));
+    wait_until("those who came over sign again", || {
+        let own = |i: usize| net.cluster.nodes[i].call("masternode", json!(["status"]));
+        [0, 1].into_iter().all(|i| own(i)["able_to_sign"] == true)
+    });
 }

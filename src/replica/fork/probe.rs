@@ -143,7 +143,7 @@ impl Replica {
     /// What operators should do about a fork that no node can go back from.
     pub(super) fn deep_advice(&self, height: Height, [own, other]: [BlockId; 2]) -> String {
         format!(
-            "FORK deeper than max_reorg ({} heights): at height {height} this node has {own} and others {other}; no node goes back so far by itself. Operators must agree on ONE of the two; who runs the other one: stop the node, 'timed trust {height}:ID' with the block that stays, 'timed db rebuild', and start it again",
+            "FORK deeper than max_reorg ({} heights): at height {height} this node has {own} and others {other}; no node goes back so far by itself. Operators must agree on ONE of the two; who runs the other one: stop the node, 'timed db rebuild', 'timed trust {height}:ID' with the block that stays, and start it again; once none of them is left, start the others again, which sign nothing before",
             self.state.params().max_reorg
         )
     }
