@@ -166,6 +166,8 @@ fn speed(simulated_s: u64, begun: std::time::Instant) -> String {
 fn seeds_that_once_found_a_bug() {
     // After a full disk the core was set up again with votes that still waited for the disk, and peers were sent them.
     experiment(543, None, 300);
+    // A masternode that got a new operator key held a certificate with its old key's vote, and took its own store for stale.
+    experiment(1177, None, 100);
 }
 
 /// Seeds 20079, 40000 and 40009 took minutes: every frame that waited for a slow node was looked at again with each that was

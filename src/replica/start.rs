@@ -5,7 +5,8 @@ use crate::base::time::Now;
 use crate::consensus::machine::Machine;
 use crate::consensus::messages::Restored;
 use crate::consensus::round::Pinned;
-use crate::crypto::verify::Verified;
+use crate::crypto::keys::{SecretKey, Signature};
+use crate::crypto::verify::{Check, Verified};
 use crate::ledger::apply::{self, ApplyError};
 use crate::ledger::coins::{CoinView, ViewError};
 use crate::ledger::era::NextEra;
@@ -173,7 +174,9 @@ impl Replica {
         if let Some(next) = &crossing {
             forget_lost_branch(&mut found, &mut gate, next);
         }
-        let unsure = disks.unsure.or_else(|| votes_above(&found, &state, me));
+        let unsure = disks
+            .unsure
+            .or_else(|| votes_above(&found, &state, config.operator.as_ref()));
         let mut guard = Guard::new(me, found.high_water, unsure);
         if let Some(next) = crossing {
             gate.write(&Record::HighWater(guard.enter(next.era, next.fork)));
@@ -405,21 +408,30 @@ fn reaches_beyond(found: &Found, next: Height) -> bool {
     last.into_iter().flatten().any(|height| height > next)
 }
 
-/// B7 step 1: a stored certificate that holds a vote of this key above the high-water mark betrays a stale store.
-fn votes_above(found: &Found, state: &State, me: Option<MasternodeId>) -> Option<String> {
-    let me = me?;
+/// B7 step 1: a stored certificate that holds a vote of this key above the high-water mark betrays a stale store. Whose a
+/// vote is, its signature tells: the masternode may have had another key when it voted, and the set of that height may be gone.
+fn votes_above(found: &Found, state: &State, operator: Option<&SecretKey>) -> Option<String> {
+    let key = operator?.public();
     let above = found.certificates.values().any(|certificate| {
-        let votes = certificate.precommits(state.tip.branch, &state.validators);
-        votes.iter().filter(|v| v.voter == me).any(|v| {
-            let step = crate::replica::record::Step::Precommit;
-            let position = Position {
-                era: v.body.era,
-                height: v.body.height,
-                round: v.body.round,
-                step,
+        let commit = &certificate.commit;
+        let body = commit.body(state.tip.branch, certificate.height, certificate.block);
+        let position = Position {
+            era: body.era,
+            height: body.height,
+            round: body.round,
+            step: crate::replica::record::Step::Precommit,
+        };
+        let message = body.signing_hash(state.chain_id());
+        let ours = |signature: &Signature| {
+            let signature = *signature;
+            let check = Check {
+                key,
+                message,
+                signature,
             };
-            found.high_water.is_none_or(|mark| position > mark)
-        })
+            check.verify()
+        };
+        found.high_water.is_none_or(|mark| position > mark) && commit.signatures.iter().any(ours)
     });
     above.then(|| "the signer store holds a vote of this key above its own high-water mark".into())
 }

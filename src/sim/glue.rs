@@ -388,7 +388,7 @@ impl World {
                 self.note(&format!(
                     "node {i} finds a fork at {height}: {blocks:?}, it held {held:?}"
                 ));
-                if !self.checker.forks {
+                if !self.checker.forks && !self.checker.forks_allowed {
                     self.fail(format!(
                         "AGREEMENT: node {i} holds a proof of a fork at {height}"
                     ));

@@ -99,7 +99,7 @@ impl Commit {
     }
 
     /// What each of its signers signed.
-    fn body(&self, branch: Branch, height: Height, block: BlockId) -> VoteBody {
+    pub fn body(&self, branch: Branch, height: Height, block: BlockId) -> VoteBody {
         VoteBody {
             step: VoteStep::Precommit,
             branch,

@@ -101,9 +101,12 @@ pub struct RecoveryCert {
 }
 
 impl RecoveryCert {
-    /// recovery_hash of the first header of the new era (L13).
+    /// recovery_hash of the first header of the new era (L13): what was agreed, not who happened to prove it. Nodes collect
+    /// statements on their own and end the era at once; certificates of the same agreement must be as good as one another.
     pub fn hash(&self) -> Hash {
-        codec::hash_of(Domain::Recovery, self)
+        let culprits: Vec<MasternodeId> = self.culprits.iter().map(|e| e.offender).collect();
+        let agreed = (self.era, self.fork.height(), self.block, culprits);
+        codec::hash_of(Domain::Recovery, &agreed)
     }
 }
 
@@ -227,6 +230,17 @@ mod tests {
     }
 
     #[test]
+    fn certificates_of_one_agreement_have_one_hash() {
+        let (all, mut fewer, mut other) = (cert(9, 4), cert(9, 4), cert(9, 3));
+        fewer.statements = BoundedVec::take_from(vec![statement(); 4]);
+        assert_eq!(all.hash(), fewer.hash(), "L13: whoever collected it");
+        assert_ne!(all.hash(), other.hash(), "L13: other culprits");
+        other = all.clone();
+        other.block = all.fork.second.block();
+        assert_ne!(all.hash(), other.hash(), "L13: another branch");
+    }
+
+    #[test]
     fn formats_have_their_golden_bytes() {
         let cert = cert(4, 2);
         let bytes = codec::encode(&cert);
@@ -246,7 +260,7 @@ mod tests {
                 [1406, 208, 2654],
                 [
                     "33d652c1b2e26ef149cacdb0ff4da53f6f822dcfa811b17285741dada75e0108".to_string(),
-                    "f26b6364868fcb80483d536d2ed01c3a2cf654a3ce486f75d8253bce572b9878".to_string(),
+                    "1c9db32555e9982ecd85844afc5b95640adcce0a4c83edd1662c5334c0bcc2bf".to_string(),
                 ]
             ),
             "a format change is a version change (L7)"

@@ -327,8 +327,10 @@ fn a_fork_that_is_too_deep_halts_with_words_that_say_what_to_do() {
             fork["status"] == "open" && advice.contains("timed db rebuild"),
             "{fork}"
         );
-        let (status, reasons) = node.health();
-        assert!(status == 503 && reasons.contains("FORK"), "{reasons}");
+        wait_until("its health names the fork", || {
+            let (status, reasons) = node.health();
+            status == 503 && reasons.contains("FORK")
+        });
         let own = node.call("masternode", json!(["status"]));
         assert_eq!(own["able_to_sign"], false, "nothing is signed: {own}");
         let held = fork["held"].as_str().expect("a block").to_owned();
