@@ -136,7 +136,9 @@ fn leaves(cluster: &Cluster, load: &Load, fifth: &Node, id: &str) {
             e["state"]["status"] == "LEAVING" && !e["state"]["releasedAt"].is_null()
         })
     });
-    assert_eq!(reasons(fifth).first().map(String::as_str), Some("left"));
+    wait_until("its own node has heard of it, too", || {
+        reasons(fifth).first().map(String::as_str) == Some("left")
+    });
     load.await_payments(PAYMENTS);
     wait_until("B5 step 8: its entry ends after the unbonding", || {
         entry(first, id).is_none() && first.try_call("getblockcount", json!([])).is_ok()
