@@ -158,20 +158,7 @@ impl Certificate {
     /// Its precommits one by one. Signers beyond the end of `set` are left out.
     pub fn precommits(&self, branch: Branch, set: &ValidatorSet) -> Vec<Vote> {
         let body = self.commit.body(branch, self.height, self.block);
-        let signers = self
-            .commit
-            .signers
-            .ones()
-            .zip(self.commit.signatures.iter());
-        signers
-            .filter_map(|(i, signature)| {
-                set.members().get(i).map(|member| Vote {
-                    body,
-                    voter: member.id,
-                    signature: *signature,
-                })
-            })
-            .collect()
+        Vote::of_signers(body, &self.commit.signers, &self.commit.signatures, set)
     }
 
     /// Form, quorum and the signature checks that remain, as [`Commit::checks`].

@@ -76,16 +76,7 @@ impl Polka {
     /// Its prevotes one by one. Signers beyond the end of `set` are left out.
     pub fn prevotes(&self, branch: Branch, set: &ValidatorSet) -> Vec<Vote> {
         let body = self.body(branch);
-        let signers = self.votes.signers.ones().zip(self.votes.signatures.iter());
-        signers
-            .filter_map(|(i, signature)| {
-                set.members().get(i).map(|member| Vote {
-                    body,
-                    voter: member.id,
-                    signature: *signature,
-                })
-            })
-            .collect()
+        Vote::of_signers(body, &self.votes.signers, &self.votes.signatures, set)
     }
 }
 

@@ -4,8 +4,10 @@
 use crate::crypto::hash::{Domain, Hash};
 use crate::crypto::keys::{PublicKey, Signature};
 use crate::crypto::verify::Check;
+use crate::types::bitmap::Bitmap;
 use crate::types::codec;
 use crate::types::ids::*;
+use crate::types::validators::ValidatorSet;
 use serde::{Deserialize, Serialize};
 
 /// Which vote.
@@ -74,6 +76,27 @@ pub struct Vote {
 }
 
 impl Vote {
+    /// The votes of these members of `set` for one message, their signatures in the same order. Signers beyond the end of
+    /// `set` are left out.
+    pub fn of_signers(
+        body: VoteBody,
+        signers: &Bitmap,
+        signatures: &[Signature],
+        set: &ValidatorSet,
+    ) -> Vec<Vote> {
+        let signed = signers.ones().zip(signatures);
+        let vote = |(i, signature): (usize, &Signature)| {
+            let voter = set.members().get(i)?.id;
+            let signature = *signature;
+            Some(Vote {
+                body,
+                voter,
+                signature,
+            })
+        };
+        signed.filter_map(vote).collect()
+    }
+
     /// The check of its signature under `operator`.
     pub fn signature_check(&self, chain: ChainId, operator: PublicKey) -> Check {
         Check {

@@ -225,12 +225,7 @@ fn a_split_waits_for_operators_and_goes_on_where_they_agree() {
 
 #[test]
 fn a_fork_ends_by_itself_and_costs_the_honest_nothing() {
-    let parts = Parts {
-        first: vec![0, 1, 2],
-        second: vec![3],
-        both: vec![4, 5],
-    };
-    let net = Forked::make(&[1_000, 1_000, 1_000, 1_000, 3_000, 3_000], parts, &[]);
+    let net = Forked::three_to_one();
     let loser = &net.cluster.nodes[3];
     assert_eq!(loser.stop(), Some(0), "a clean stop");
     let socket = net.cluster.dir.path().join("n");

@@ -141,6 +141,16 @@ pub struct Forked {
 }
 
 impl Forked {
+    /// Three honest nodes on one side, node 3 alone on the other: it ends by itself, and node 3 crosses.
+    pub fn three_to_one() -> Forked {
+        let parts = Parts {
+            first: vec![0, 1, 2],
+            second: vec![3],
+            both: vec![4, 5],
+        };
+        Forked::make(&[1_000, 1_000, 1_000, 1_000, 3_000, 3_000], parts, &[])
+    }
+
     /// Makes a network with these collaterals and forks it. The second honest part and the coalition run afterwards, the first part does
     /// not: its [`Node::start`] is what joins the branches.
     pub fn make(collaterals: &[u64], parts: Parts, params: &[(&str, u64)]) -> Forked {

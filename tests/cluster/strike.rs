@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::forked::{Forked, Kept, Parts, finality, stop_all};
+use crate::forked::{Forked, Kept, finality, stop_all};
 use crate::support::{Node, Tip, timed, wait_for, wait_until};
 
 /// Starts the node so that it dies at a moment, named or counted.
@@ -41,12 +41,7 @@ fn crossed(node: &Node, net: &Forked) -> (Tip, Value) {
 
 #[test]
 fn a_crash_at_any_write_of_the_crossing_changes_nothing() {
-    let parts = Parts {
-        first: vec![0, 1, 2],
-        second: vec![3],
-        both: vec![4, 5],
-    };
-    let net = Forked::make(&[1_000, 1_000, 1_000, 1_000, 3_000, 3_000], parts, &[]);
+    let net = Forked::three_to_one();
     let loser = &net.cluster.nodes[3];
     loser.kill();
     start_doomed(loser, "the next era is durable");
