@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::exit::Exit;
+use crate::rpc::error::is_taken;
 
 mod http;
 #[cfg(test)]
@@ -119,6 +120,11 @@ impl RpcFailure {
             hint: text("hint"),
             reason: text("reason"),
         }
+    }
+
+    /// Whether a coin was spent between its choice and the sending, so that choosing again may help.
+    pub fn coin_was_taken(&self) -> bool {
+        self.reason.as_deref().is_some_and(is_taken)
     }
 }
 

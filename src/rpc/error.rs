@@ -102,6 +102,10 @@ impl RpcError {
     pub fn not_found(message: impl Into<String>) -> RpcError {
         RpcError::new(code::NOT_FOUND, message)
     }
+    /// Whether a coin was spent between its choice and the sending, so that choosing again may help.
+    pub fn coin_was_taken(&self) -> bool {
+        self.reason.is_some_and(is_taken)
+    }
     /// The `error` member of a reply.
     pub fn to_json(&self) -> Value {
         let mut out = json!({"code": self.code, "message": self.message});
@@ -117,6 +121,11 @@ impl RpcError {
         }
         out
     }
+}
+
+/// Reasons that go with a coin that is spent, by a waiting transaction or a decided one.
+pub fn is_taken(reason: &str) -> bool {
+    matches!(reason, "txn-mempool-conflict" | "missing-inputs")
 }
 
 impl From<ReadError> for RpcError {
@@ -151,6 +160,10 @@ impl From<SubmitError> for RpcError {
 
 impl From<WalletError> for RpcError {
     fn from(error: WalletError) -> RpcError {
-        RpcError::new(error.code(), error.to_string())
+        let out = RpcError::new(error.code(), error.to_string());
+        match error {
+            WalletError::Taken { .. } => out.reason("txn-mempool-conflict"),
+            _ => out,
+        }
     }
 }

@@ -22,6 +22,8 @@ use serde_json::{Value, json};
 
 /// Longest document, in bytes.
 pub const DOCUMENT_BYTES_MAX: usize = 8 * TX_BYTES_MAX;
+/// Choices of coins for one transaction: another payment may take a coin between its choice and the sending.
+pub const CHOICE_COUNT_MAX: usize = 5;
 
 /// Why a document or transaction cannot be signed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -4,11 +4,11 @@ use crate::ledger::testkit::{HOLDER, program};
 use crate::net::Method;
 use crate::rpc::fake::FakeNode;
 use crate::rpc::method_tests::{code, ok};
-use crate::rpc::node::SubmitError;
+use crate::rpc::node::{Node, SubmitError};
 use crate::rpc::tests::{CLIENT, body, request, service};
 use crate::types::amount::Amount;
 use crate::types::ids::*;
-use crate::wallet::Wallet;
+use crate::wallet::{FeePolicy, Terms, Wallet, WalletError};
 use parking_lot::Mutex;
 use serde_json::json;
 use std::path::PathBuf;
@@ -200,4 +200,48 @@ fn what_was_reported_final_is_in_the_wallet() {
     let again = wallet.lock().observe(&recent.block, Height(1));
     assert!(again.is_empty(), "told twice, counted once");
     assert_eq!(ok(&node, "getbalance", json!([])), shown);
+}
+
+#[test]
+fn of_two_payments_that_chose_one_coin_the_first_keeps_it() {
+    let node = FakeNode::new();
+    let dir = Directory::new();
+    let wallet = node.add_wallet("default", &dir.0);
+    fund(&node, &wallet);
+    let target = program(HOLDER + 5);
+    let output = crate::types::transaction::TxOutput {
+        value: Amount(50_000_000),
+        program: target,
+    };
+    let facts = &node.facts;
+    let terms = Terms::new(
+        facts.chain,
+        Branch(0),
+        &facts.genesis.params,
+        &facts.genesis.limits,
+    );
+    let policy = FeePolicy::default();
+    let slow = wallet
+        .lock()
+        .create_transaction(&[output], b"slow", &policy, &terms)
+        .unwrap();
+    let address = target.address(facts.network());
+    let sent = ok(&node, "sendtoaddress", json!([address, 0.25]));
+    let quick = node.submitted.lock().last().cloned().unwrap();
+    assert_eq!(sent, json!(quick.txid.to_string()));
+    let lost = wallet.lock().commit(&slow.tx, node.now()).unwrap_err();
+    let (by, coin) = (quick.txid, quick.body().inputs[0]);
+    assert!(
+        matches!(lost, WalletError::Taken { coin: c, by: b } if (c, b) == (coin, by)),
+        "{lost}"
+    );
+    assert!(
+        crate::rpc::error::RpcError::from(lost).coin_was_taken(),
+        "who chose alone may choose again"
+    );
+    assert_eq!(
+        code(&node, "sendtoaddress", json!([address, 1.9])),
+        -6,
+        "the coin is still spent"
+    );
 }

@@ -2,6 +2,7 @@
 //! or a command that shows the text.
 
 use crate::types::amount::Amount;
+use crate::types::ids::{OutPoint, Txid};
 use std::path::{Path, PathBuf};
 
 /// Why a wallet did not do what was asked.
@@ -34,6 +35,14 @@ pub enum WalletError {
         "no prepared address is left: unlock the wallet with walletpassphrase so that it can make new ones"
     )]
     NoPreparedKey,
+    /// Another payment took the coin between its choice and the sending.
+    #[error("the coin {coin} is already spent by the pending transaction {by}: choose again")]
+    Taken {
+        /// The coin.
+        coin: OutPoint,
+        /// What spends it.
+        by: Txid,
+    },
     /// The request itself is wrong.
     #[error("{0}")]
     Invalid(String),
@@ -86,6 +95,7 @@ impl WalletError {
             WalletError::NoPreparedKey => -12,
             WalletError::Invalid(_) | WalletError::TooLarge(_) => -8,
             WalletError::NotFound(_) => -18,
+            WalletError::Taken { .. } => -26,
             _ => -4,
         }
     }

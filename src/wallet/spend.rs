@@ -229,7 +229,8 @@ impl Wallet {
     }
 
     /// Remembers a transaction as pending and reserves what it spends; survives the end of the process. Call before it is
-    /// sent; `abandon` if it was refused. One that is pending already changes nothing.
+    /// sent; `abandon` if it was refused. One that is pending already changes nothing. `Taken`: a coin was chosen while the
+    /// wallet was not held, and another payment was quicker.
     pub fn commit(&mut self, tx: &Tx, now: Now) -> Result<(), WalletError> {
         if self.pending.get(&tx.txid).is_some() || self.history.get(&tx.txid).is_some() {
             return Ok(());
@@ -240,6 +241,11 @@ impl Wallet {
             ));
         }
         let inputs = tx.body().inputs.iter();
+        for coin in inputs.clone() {
+            if let Some(by) = self.coins.reserved_by(coin) {
+                return Err(WalletError::Taken { coin: *coin, by });
+            }
+        }
         let ours: Vec<Amount> = inputs
             .filter_map(|input| Some(self.coins.get(input)?.output.value))
             .collect();

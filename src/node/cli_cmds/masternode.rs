@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::super::client::Client;
+use super::super::client::{Client, ClientError};
 use super::super::datadir::DataDir;
 use super::super::exit::Exit;
 use super::super::keys::{self, KeyError, KeyKind};
@@ -21,7 +21,7 @@ use super::output::{CliError, Output, pairs, table};
 use super::people::show;
 use super::proof::read;
 use crate::crypto::keys::SecretKey;
-use crate::rpc::registration::{DOCUMENT_BYTES_MAX, Draft, DraftError, Payload};
+use crate::rpc::registration::{CHOICE_COUNT_MAX, DOCUMENT_BYTES_MAX, Draft, DraftError, Payload};
 use crate::types::address::Program;
 
 impl From<KeyError> for CliError {
@@ -230,9 +230,10 @@ fn signed(document: &Value, key: Option<&SecretKey>) -> Result<Draft, CliError> 
     Ok(draft)
 }
 
-fn submit(draft: &Draft, client: &mut Client) -> Result<Value, CliError> {
+/// What the node says to a draft; only a draft that is none is an error of this side.
+fn submit(draft: &Draft, client: &mut Client) -> Result<Result<Value, ClientError>, CliError> {
     let document = draft.to_json()?;
-    Ok(client.call("protx register_submit", json!([document["tx"]]))?)
+    Ok(client.call("protx register_submit", json!([document["tx"]])))
 }
 
 fn register(given: &TimeCli, options: &Register, output: &mut Output<'_>) -> Result<(), CliError> {
@@ -240,9 +241,29 @@ fn register(given: &TimeCli, options: &Register, output: &mut Output<'_>) -> Res
         return Err(usage("--out goes with register prepare"));
     }
     let mut client = connect::client(given)?;
-    let draft = prepare(given, options, &mut client)?;
-    let sent = submit(&draft, &mut client)?;
-    tell(&draft, &sent, output)
+    make_and_submit(&mut client, output, |client| {
+        prepare(given, options, client)
+    })
+}
+
+/// Submits what `make` prepares; prepares it again if another payment of the wallet took its coins meanwhile.
+fn make_and_submit(
+    client: &mut Client,
+    output: &mut Output<'_>,
+    make: impl Fn(&mut Client) -> Result<Draft, CliError>,
+) -> Result<(), CliError> {
+    let mut choices = 1;
+    loop {
+        let draft = make(client)?;
+        match submit(&draft, client)? {
+            Err(ClientError::Rpc(failure))
+                if failure.coin_was_taken() && choices < CHOICE_COUNT_MAX =>
+            {
+                choices += 1;
+            }
+            sent => return tell(&draft, &sent?, output),
+        }
+    }
 }
 
 /// What was sent.
@@ -302,7 +323,7 @@ fn document(file: &str) -> Result<Draft, CliError> {
 
 fn submit_file(file: &str, client: &mut Client, output: &mut Output<'_>) -> Result<(), CliError> {
     let draft = document(file)?;
-    let sent = submit(&draft, client)?;
+    let sent = submit(&draft, client)??;
     tell(&draft, &sent, output)
 }
 
@@ -331,16 +352,16 @@ fn update(given: &TimeCli, options: &Update, output: &mut Output<'_>) -> Result<
     let operator = options.operator.clone();
     let operator = operator.or_else(|| key.as_ref().map(|key| key.public().to_string()));
     let registrar = operator.is_some() || options.payout.is_some();
-    let document = match (&options.endpoint, registrar) {
+    let (method, words) = match (&options.endpoint, registrar) {
         (Some(endpoint), false) => {
             let words = json!([id, endpoint, "", "", fee_from, false]);
-            client.call("protx update_service", words)?
+            ("protx update_service", words)
         }
         (None, true) => {
             let payout = options.payout.clone().unwrap_or_default();
             let operator = operator.unwrap_or_default();
             let words = json!([id, operator, "", payout, fee_from, false]);
-            client.call("protx update_registrar", words)?
+            ("protx update_registrar", words)
         }
         (Some(_), true) => {
             return Err(usage(
@@ -353,8 +374,8 @@ fn update(given: &TimeCli, options: &Update, output: &mut Output<'_>) -> Result<
             ));
         }
     };
-    let draft = signed(&document, key.as_ref())?;
-    send_or_write(&draft, options.out.as_deref(), &mut client, output)
+    let make = |client: &mut Client| signed(&client.call(method, words.clone())?, key.as_ref());
+    send_or_write(make, options.out.as_deref(), &mut client, output)
 }
 
 fn unregister(
@@ -365,22 +386,21 @@ fn unregister(
     let mut client = connect::client(given)?;
     let id = masternode_id(&options.id, &mut client)?;
     let fee_from = options.fee_from.clone().unwrap_or_default();
-    let document = client.call("protx revoke", json!([id, "", 0, fee_from, false]))?;
-    let draft = signed(&document, None)?;
-    send_or_write(&draft, options.out.as_deref(), &mut client, output)
+    let words = json!([id, "", 0, fee_from, false]);
+    let make = |client: &mut Client| signed(&client.call("protx revoke", words.clone())?, None);
+    send_or_write(make, options.out.as_deref(), &mut client, output)
 }
 
 fn send_or_write(
-    draft: &Draft,
+    make: impl Fn(&mut Client) -> Result<Draft, CliError>,
     out: Option<&str>,
     client: &mut Client,
     output: &mut Output<'_>,
 ) -> Result<(), CliError> {
-    if out.is_some() {
-        return write(draft, out, output);
+    match out {
+        Some(_) => write(&make(client)?, out, output),
+        None => make_and_submit(client, output, make),
     }
-    let sent = submit(draft, client)?;
-    tell(draft, &sent, output)
 }
 
 /// What somebody is about to sign, in words.

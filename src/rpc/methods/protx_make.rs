@@ -9,7 +9,7 @@ use crate::rpc::error::{RpcError, code};
 use crate::rpc::methods::protx::masternode;
 use crate::rpc::methods::transactions::{decode, send};
 use crate::rpc::methods::wallet::{caught_up, terms, wallet};
-use crate::rpc::registration::{Draft, DraftError, Place, Role};
+use crate::rpc::registration::{CHOICE_COUNT_MAX, Draft, DraftError, Place, Role};
 use crate::rpc::registry::Reply;
 use crate::types::address::Program;
 use crate::types::amount::Amount;
@@ -238,7 +238,8 @@ pub fn register_prepare(call: &Call<'_>, args: &Args) -> Result<Reply, RpcError>
 
 /// protx register.
 pub fn register(call: &Call<'_>, args: &Args) -> Result<Reply, RpcError> {
-    finish(call, with_coin(call, args)?, args.boolean(9, true))
+    let draft = || with_coin(call, args);
+    choose_and_finish(call, args.boolean(9, true), draft)
 }
 
 /// protx register_fund.
@@ -263,8 +264,8 @@ pub fn register_fund(call: &Call<'_>, args: &Args) -> Result<Reply, RpcError> {
         fee_from,
     };
     wallet(call)?;
-    let draft = draft_of(call, funded(call, &draft)?, None)?;
-    finish(call, draft, args.boolean(8, true))
+    let draft = || draft_of(call, funded(call, &draft)?, None);
+    choose_and_finish(call, args.boolean(8, true), draft)
 }
 
 /// An Update or Unregister of a registered masternode, signed by its owner. Argument `fee_at` names whose coins pay the fee,
@@ -287,8 +288,8 @@ fn change(
         auth,
         fee_from,
     };
-    let draft = draft_of(call, funded(call, &draft)?, Some(owner))?;
-    finish(call, draft, args.boolean(fee_at + 1, true))
+    let draft = || draft_of(call, funded(call, &draft)?, Some(owner));
+    choose_and_finish(call, args.boolean(fee_at + 1, true), draft)
 }
 
 /// protx update_service.
@@ -388,6 +389,21 @@ fn sign_by_wallet(draft: &mut Draft, wallet: &Wallet) -> Result<usize, RpcError>
         Some(error) => Err(error.into()),
         None => Ok(made),
     }
+}
+
+/// `finish` of a draft for which coins are chosen, and chosen again if another payment was quicker.
+fn choose_and_finish(
+    call: &Call<'_>,
+    submit: bool,
+    draft: impl Fn() -> Result<Draft, RpcError>,
+) -> Result<Reply, RpcError> {
+    for _ in 1..CHOICE_COUNT_MAX {
+        match finish(call, draft()?, submit) {
+            Err(error) if error.coin_was_taken() => {}
+            other => return other,
+        }
+    }
+    finish(call, draft()?, submit)
 }
 
 /// Signs with what is at hand here, and sends; with `submit` false only shows the draft.

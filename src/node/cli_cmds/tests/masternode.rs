@@ -163,6 +163,44 @@ fn a_cold_collateral_is_signed_where_no_node_is() {
 }
 
 #[test]
+fn coins_that_another_payment_took_are_chosen_again() {
+    let key = SecretKey::from_seed(&[5; 32]);
+    let document = draft(&key, &key).to_json().unwrap();
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let (seen, refusals) = (calls.clone(), Mutex::new(Vec::new()));
+    let refuse_once = |reason: &str| {
+        let mut error = refuse(-26, "a coin is spent");
+        error["data"] = json!({"reason": reason});
+        error
+    };
+    let reasons = ["missing-inputs", "txn-mempool-conflict"];
+    refusals.lock().unwrap().extend(reasons.map(refuse_once));
+    let node = FakeNode::start(move |method, _| {
+        seen.lock().unwrap().push(method.to_owned());
+        let refused = refusals.lock().unwrap().pop();
+        match (method, refused) {
+            ("protx register_submit", Some(refused)) => Err(refused),
+            ("protx register_submit", None) => Ok(json!("ab".repeat(32))),
+            (_, refused) => {
+                refusals.lock().unwrap().extend(refused);
+                Ok(document.clone())
+            }
+        }
+    });
+    let line = format!("--rpc-url {} masternode unregister aa", node.url());
+    assert_eq!(run_line(&line, false).0, Exit::Success);
+    let round = ["protx revoke", "protx register_submit"];
+    assert_eq!(*calls.lock().unwrap(), [round, round, round].concat());
+
+    let never = FakeNode::start(move |method, _| match method {
+        "protx register_submit" => Err(refuse_once("missing-inputs")),
+        _ => Ok(draft(&key, &key).to_json().unwrap()),
+    });
+    let line = format!("--rpc-url {} masternode unregister aa", never.url());
+    assert_eq!(run_line(&line, false).0, Exit::Failure, "not for ever");
+}
+
+#[test]
 fn status_says_why_and_ends_for_cron() {
     let answer = |earning: bool| {
         let reasons = match earning {
