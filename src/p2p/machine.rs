@@ -39,6 +39,8 @@ pub const REFUSED_BY_PEER: &str = "refused by peer";
 const NEVER: MonoUs = MonoUs(u64::MAX);
 /// Pings without any answer after which a peer is dead.
 const PINGS_MISSED_MAX: u64 = 3;
+/// A ping goes at most this part of the interval before it is due.
+const PING_EARLY_PART: u64 = 8;
 
 struct Peer {
     link: Link,
@@ -302,6 +304,12 @@ impl Machine {
             clock: now.wall,
             ..self.status
         };
+        // When one ping is due, those due soon go with it: a node with many peers wakes up once, not once for each.
+        let due = |p: &Peer| p.greeted.is_some() && now.mono >= p.pinged.plus_ms(ping_ms);
+        let early_ms = match self.peers.values().any(due) {
+            true => ping_ms / PING_EARLY_PART,
+            false => 0,
+        };
         for (id, peer) in &mut self.peers {
             if peer.greeted.is_none() {
                 if now.mono >= peer.since.plus_ms(HELLO_TIMEOUT_MS) {
@@ -313,7 +321,7 @@ impl Machine {
                 }
             } else if now.mono >= peer.heard.plus_ms(ping_ms * PINGS_MISSED_MAX) {
                 dead.push((*id, "no answer to pings"));
-            } else if now.mono >= peer.pinged.plus_ms(ping_ms) {
+            } else if now.mono >= peer.pinged.plus_ms(ping_ms - early_ms) {
                 peer.pinged = now.mono;
                 self.out.push(Effect::Send(*id, Message::Ping(status)));
             }

@@ -600,3 +600,19 @@ fn targets_follow_the_set() {
     assert_eq!(later, ["configured"], "who left is dialled no more");
     assert!(a.targets.len() <= 3, "places are used again");
 }
+
+#[test]
+fn pings_that_are_due_together_or_soon_go_together() {
+    let mut a = machine(1, &[]);
+    for (peer, ms) in [(2, 0), (3, 60), (4, 120), (5, 500)] {
+        a.handle(at(ms), link(u64::from(peer), peer, None));
+        let hello = machine(peer, &["a"]).handle(at(ms), link(1, 1, Some(0)));
+        for hello in sent(&hello) {
+            a.handle(at(ms), Input::Frame(PeerId(u64::from(peer)), hello));
+        }
+    }
+    assert!(a.handle(at(999), Input::Tick).is_empty(), "none is due");
+    let pings = sent(&a.handle(at(1_000), Input::Tick));
+    assert_eq!(pings.len(), 3, "one due, two due soon: {pings:?}");
+    assert_eq!(a.deadline(), Some(MonoUs(1_500_000)), "one left");
+}
