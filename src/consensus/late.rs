@@ -95,6 +95,12 @@ impl Late {
         }))
     }
 
+    /// What is kept of a height.
+    pub fn votes(&self, height: Height) -> impl Iterator<Item = &Vote> {
+        let over = self.of(height).into_iter();
+        over.flat_map(|over| over.votes.values().flatten())
+    }
+
     fn of(&self, height: Height) -> Option<&Over> {
         let mut heights = self.heights.iter();
         heights.find(|over| over.certificate.height == height)

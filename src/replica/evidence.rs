@@ -88,7 +88,9 @@ impl Replica {
     /// Evidence of a peer, or what this node makes of a vote that came late: new, and something the ledger would punish?
     pub(super) fn evidence_told(&mut self, peer: Option<PeerId>, evidence: Box<Evidence>) {
         let offender = evidence.offender;
-        if self.accused.held.contains_key(&offender) || self.accused.checking.contains(&offender) {
+        // What is held may be about another height than that of the fork that is open.
+        let known = self.accused.held.contains_key(&offender) && !self.fork_wants(&evidence);
+        if known || self.accused.checking.contains(&offender) {
             return;
         }
         let Ok(checks) = judge_next(&self.state, &evidence) else {
@@ -113,6 +115,7 @@ impl Replica {
             // It names its key itself, so this is nobody's error but that of who did not look.
             return self.blame(peer, "evidence with a bad signature");
         }
+        self.fork_evidence(&evidence);
         let known = self.accused.held.contains_key(&evidence.offender);
         // A slot block may have come in between.
         if !known && judge_next(&self.state, &evidence).is_ok() {
@@ -121,6 +124,7 @@ impl Replica {
     }
 
     fn keep_evidence(&mut self, evidence: Box<Evidence>, from: Option<PeerId>) {
+        self.fork_evidence(&evidence);
         if self.accused.held.len() >= EVIDENCE_KEPT_COUNT_MAX {
             let registry = self.state.registry();
             let power = |id: &MasternodeId| registry.get(id).map_or(Power(0), |e| e.power());

@@ -1,6 +1,7 @@
 //! Whole networks through a fork (B6): a coalition of more than a third runs every key twice, once on either side of a
 //! partition, and both sides decide. What honest nodes do then is the question.
 
+use crate::ledger::coins::CoinView;
 use crate::ledger::registry::Standing;
 use crate::p2p::messages::{Message, PeerId};
 use crate::sim::adversary::{Adversary, Outgoing, Tools};
@@ -285,4 +286,72 @@ fn a_fork_over_two_rounds_is_amnesia_and_its_culprits_are_named_for_it() {
         assert_eq!(running.replica.recover(now, kept), Ok(1), "B6.7: attempt 1");
     }
     net.assert_recovered(fork, kept);
+}
+
+/// Ten equal nodes of whom six sign both blocks; the certificate of node 0 hides two of them, those of nodes 1 and 2 two others.
+fn with_hidden_culprits(seed: u64) -> Split {
+    let mut net = split(seed, &[1_000; 10], &[4, 5, 6, 7, 8, 9], &[3]);
+    let fork = Height(1);
+    // Nodes are known to the stage by the copy beyond.
+    let mut hide = |twins: &[usize], from: &[usize]| {
+        let words = Pick::of(&[Kind::Prevote, Kind::Precommit]);
+        let words = words.by(twins).to(from);
+        net.world.lose(words.height(fork));
+    };
+    hide(&[12, 13], &[0]);
+    hide(&[14, 15], &[1, 2]);
+    net.world.lose(Pick::of(&[Kind::Certificate]).height(fork));
+    net.until(60, "both sides decide", |s| {
+        (0..4).all(|i| s.block(i, fork).is_some())
+    });
+    assert_ne!(net.block(0, fork), net.block(3, fork));
+    for i in 0..3 {
+        let decision = net.world.nodes[i].ledger.decision(fork).unwrap().unwrap();
+        let signers = decision.certificate.commit.signers.count();
+        assert_eq!(signers, 7, "a bare quorum at node {i}");
+    }
+    net
+}
+
+impl Split {
+    /// Whom the RecoveryCert names by which a node has crossed.
+    fn barred(&self, i: usize) -> BTreeSet<MasternodeId> {
+        let certs = self.replica(i).map(|r| r.recoveries()).unwrap_or_default();
+        let culprits = certs.last().map(|cert| cert.culprits.to_vec());
+        let culprits = culprits.unwrap_or_default().into_iter();
+        culprits.map(|e| e.offender).collect()
+    }
+}
+
+#[test]
+fn culprits_that_one_certificate_hides_are_found_in_another() {
+    let mut net = with_hidden_culprits(5);
+    let (fork, kept) = (Height(1), net.block(0, Height(1)).unwrap());
+    net.world.reconnect();
+    net.assert_recovered(fork, kept);
+    for i in net.honest.clone() {
+        let named = net.barred(i);
+        assert_eq!(named, net.coalition, "B6.2: node {i} names all of them");
+    }
+}
+
+#[test]
+fn what_a_node_learned_of_hidden_culprits_survives_its_restart() {
+    let mut net = with_hidden_culprits(6);
+    let (fork, kept) = (Height(1), net.block(0, Height(1)).unwrap());
+    net.world.reconnect();
+    net.until(20, "node 1 has found the fork", |s| {
+        let fork = s.replica(1).and_then(|r| r.fork());
+        fork.is_some_and(|fork| fork.open)
+    });
+    net.run(1);
+    // Whoever held the certificate that shows the others' culprits is gone, and the others start again.
+    net.world.crash(0, Some(12 * SECOND));
+    for i in [1, 2, 3] {
+        net.world.crash(i, Some(SECOND / 2));
+    }
+    net.assert_recovered(fork, kept);
+    for i in [1, 2, 3] {
+        assert_eq!(net.barred(i), net.coalition, "B6.2: node {i}");
+    }
 }

@@ -8,11 +8,13 @@ use crate::ledger::coins::{CoinView, ViewError};
 use crate::ledger::fork::{Attribution, attribute, is_majority, power_of};
 use crate::p2p::messages::Message;
 use crate::replica::fork::AGAIN_MS;
+use crate::replica::fork::pool::Pool;
 use crate::replica::gate::Held;
 use crate::replica::io::*;
 use crate::replica::machine::Replica;
 use crate::replica::record::{ForkRecord, Record};
-use crate::types::fork::{ForkProof, RecoveryCert};
+use crate::types::block::Certificate;
+use crate::types::fork::{Decision, ForkProof, RecoveryCert};
 use crate::types::ids::*;
 use crate::types::masternode::{Evidence, Offence, Statement, StatementBody};
 use crate::types::polka::Polka;
@@ -24,6 +26,13 @@ use std::sync::Arc;
 const ATTEMPTS_AHEAD: u32 = 8;
 /// Polkas kept of the fork's height.
 const POLKA_COUNT_MAX: usize = 256;
+/// Polkas that peers are asked for though they are held: theirs may show other signers.
+const ASKED_POLKA_COUNT_MAX: usize = 8;
+/// A block is stated once no new culprit was found for this time, ms: what one node knows reaches all others first.
+const SETTLE_MS: u64 = 2 * AGAIN_MS;
+/// It is stated anyway this long after the culprits are over a third, ms: a coalition that betrays itself bit by bit delays
+/// nobody for ever.
+const SETTLE_MAX_MS: u64 = 10 * AGAIN_MS;
 
 /// A fork that has not ended.
 pub(in crate::replica) struct Case {
@@ -36,8 +45,16 @@ pub(in crate::replica) struct Case {
     pub(in crate::replica) held: Option<BlockId>,
     /// Polkas of its height.
     pub(in crate::replica) polkas: Vec<Polka>,
-    /// Evidence against more than a third, once it is complete.
-    pub(in crate::replica) culprits: Option<Vec<Evidence>>,
+    /// What was signed at its height, and who is guilty.
+    pub(in crate::replica) pool: Pool,
+    /// The proof as peers were told it last.
+    told: Option<ForkProof>,
+    /// How many culprits were known at the last look, and since when.
+    settled: (usize, MonoUs),
+    /// Since when the culprits are over a third.
+    proved: Option<MonoUs>,
+    /// Whether peers were asked for their polkas too.
+    asked: bool,
     /// The polka that attribution lacks.
     pub(in crate::replica) missing: Option<(EraRound, BlockId)>,
     /// By attempt and masternode.
@@ -59,13 +76,18 @@ impl Case {
     ) -> Case {
         let said = own.iter().map(|s| s.body.attempt).collect();
         let own = own.into_iter().map(|s| (s.body.attempt, s));
+        let pool = Pool::new(&record.proof, set.clone());
         Case {
+            pool,
+            told: None,
+            settled: (0, now),
+            proved: None,
+            asked: false,
             proof: record.proof,
             era: record.era,
             set,
             held: record.held,
             polkas: Vec::new(),
-            culprits: None,
             missing: None,
             statements: BTreeMap::new(),
             own: own.collect(),
@@ -78,14 +100,14 @@ impl Case {
     pub(super) fn sizes(&self) -> Vec<Size> {
         let attempts = (self.attempt().unwrap_or(0) + ATTEMPTS_AHEAD + 1) as usize;
         let members = self.set.len();
-        let culprits = self.culprits.as_ref().map_or(0, Vec::len);
         let own = self.own.len().max(self.said.len());
-        vec![
+        let mut sizes = vec![
             Size::new("polkas of a fork", self.polkas.len(), POLKA_COUNT_MAX),
-            Size::new("culprits of a fork", culprits, members),
             Size::new("statements", self.statements.len(), attempts * members),
             Size::new("own statements", own, attempts),
-        ]
+        ];
+        sizes.extend(self.pool.sizes());
+        sizes
     }
 
     /// All statements held, own ones that are durable included.
@@ -122,8 +144,56 @@ impl Case {
     }
 
     pub(in crate::replica) fn is_guilty(&self, id: &MasternodeId) -> bool {
-        let culprits = self.culprits.iter().flatten();
-        culprits.into_iter().any(|e| e.offender == *id)
+        self.pool.is_guilty(id)
+    }
+
+    /// Evidence against everybody who is known to be guilty, ascending offender id.
+    pub(in crate::replica) fn culprits(&self) -> Vec<Evidence> {
+        self.pool.culprits().cloned().collect()
+    }
+
+    /// Whether the culprits hold more than a third: nothing happens by itself before (B6 step 2).
+    pub(in crate::replica) fn is_proved(&self) -> bool {
+        is_over_third(power_of(&self.culprits(), &self.set), self.set.total())
+    }
+
+    /// B6 step 3: whether it is time to state a block. Others have told what they know by then, so that all count over the
+    /// same R.
+    fn is_settled(&self, now: MonoUs) -> bool {
+        let over = |since: MonoUs, ms| since.plus_ms(ms) <= now;
+        self.proved
+            .is_some_and(|since| over(self.settled.1, SETTLE_MS) || over(since, SETTLE_MAX_MS))
+    }
+
+    /// A polka of its height that holds. False: it is known, or there are too many.
+    fn add_polka(&mut self, polka: Polka) -> bool {
+        if self.polkas.len() >= POLKA_COUNT_MAX || self.polkas.contains(&polka) {
+            return false;
+        }
+        self.pool.polka(&polka);
+        self.polkas.push(polka);
+        true
+    }
+
+    /// The proof with all precommits that are known, if that was not told yet.
+    fn news(&mut self) -> Option<ForkProof> {
+        let widest = self.pool.widest(&self.proof);
+        if self.told.as_ref() == Some(&widest) {
+            return None;
+        }
+        self.told = Some(widest.clone());
+        Some(widest)
+    }
+
+    /// Polkas that every peer is asked for once: the one that attribution lacks, else those that it used.
+    fn wanted_polkas(&mut self) -> Vec<(EraRound, BlockId)> {
+        if self.missing.is_some() || std::mem::replace(&mut self.asked, true) {
+            return self.missing.into_iter().collect();
+        }
+        let blocks = self.proof.blocks();
+        let known = self.polkas.iter().filter(|p| blocks.contains(&p.block));
+        let known: BTreeSet<_> = known.map(|p| (p.at(), p.block)).collect();
+        known.into_iter().take(ASKED_POLKA_COUNT_MAX).collect()
     }
 
     /// Power that has stated a block in an attempt, culprits left out.
@@ -144,11 +214,10 @@ impl Case {
             .collect();
         for attempt in attempts.into_iter().rev() {
             // Nothing happens by itself without proof against a third (B6 step 2).
-            let culprits = match (&self.culprits, attempt) {
-                (Some(culprits), _) => culprits.clone(),
-                (None, 0) => continue,
-                (None, _) => Vec::new(),
-            };
+            if attempt == 0 && !self.is_proved() {
+                continue;
+            }
+            let culprits = self.culprits();
             for block in self.proof.blocks() {
                 let all = self.statements.values();
                 let of = |s: &&Statement| (s.body.attempt, s.body.block) == (attempt, block);
@@ -180,7 +249,14 @@ impl Replica {
         proof: ForkProof,
         view: &dyn CoinView,
     ) -> Result<(), ViewError> {
-        if self.forks.knows(&proof) || self.forks.case.is_some() {
+        if let Some(case) = self.forks.case.as_mut() {
+            if case.proof.hash() == proof.hash() {
+                case.pool.proof(&proof);
+                self.attribute_case(now);
+            }
+            return Ok(());
+        }
+        if self.forks.knows(&proof) {
             return Ok(());
         }
         let height = proof.height();
@@ -189,23 +265,22 @@ impl Replica {
             return Ok(());
         };
         let own = self.decision_at(view, height)?;
+        let held = own.as_ref().map(Decision::block);
         let record = ForkRecord {
             era: self.state.era(),
-            held: own.map(|d| d.block()).filter(|b| proof.side(*b).is_some()),
+            held: held.filter(|block| proof.side(*block).is_some()),
             proof,
         };
         self.gate.write(&Record::Fork(Box::new(record.clone())));
         // What waits for the disk was signed before; it is not said any more.
         self.gate.drop_held();
-        let relayed = Message::ForkProof(Box::new(record.proof.clone()));
-        self.out
-            .push(Effect::Send(self.peers.ids(), Arc::new(relayed)));
         self.event(Event::Forked {
             height,
             blocks: record.proof.blocks(),
             held: record.held,
         });
-        self.open_case(Case::new(record, set, Vec::new(), now.mono));
+        let case = Case::new(record, set, Vec::new(), now.mono);
+        self.open_case(case, own.map(|own| own.certificate));
         self.tend_case(now);
         Ok(())
     }
@@ -218,35 +293,49 @@ impl Replica {
         now: Now,
         view: &dyn CoinView,
     ) -> Result<(), ViewError> {
-        let at = record.proof.first.certificate.commit.at.era;
-        match self.set_at(view, record.proof.height(), at)? {
-            Some(set) => self.open_case(Case::new(record, set, own, now.mono)),
+        let (at, height) = (
+            record.proof.first.certificate.commit.at.era,
+            record.proof.height(),
+        );
+        match self.set_at(view, height, at)? {
+            Some(set) => {
+                let decided = self.decision_at(view, height)?;
+                let case = Case::new(record, set, own, now.mono);
+                self.open_case(case, decided.map(|own| own.certificate));
+            }
             None => self.guard.fork(Some(format!(
-                "FORK at height {}, which undo no longer reaches: fetch the ledger again",
-                record.proof.height()
+                "FORK at height {height}, which undo no longer reaches: fetch the ledger again"
             ))),
         }
         Ok(())
     }
 
-    /// From now on this is the fork that is open.
-    pub(in crate::replica) fn open_case(&mut self, mut case: Case) {
+    /// From now on this is the fork that is open. `own`: why this node had decided what it held.
+    fn open_case(&mut self, mut case: Case, own: Option<Certificate>) {
         let height = case.proof.height();
         self.guard.fork(Some(format!(
             "FORK at height {height}: two blocks are decided ({} and {}); see getforkinfo",
             case.proof.blocks()[0],
             case.proof.blocks()[1]
         )));
-        let known = self
-            .forks
-            .archive
-            .of_height(height)
-            .map(|p| Polka::clone(p));
-        case.polkas.extend(known.take(POLKA_COUNT_MAX));
-        if height == self.height.height() {
-            let known = self.height.engine.tally().polkas();
-            case.polkas.extend(known.map(|p| Polka::clone(p)));
+        own.iter().for_each(|own| case.pool.certificate(own));
+        let above = self.undurable.iter().chain(&self.last);
+        let mut above = above.filter(|decided| decided.certificate.height == height.next());
+        if let (Some(above), Some(block)) = (above.next(), case.held) {
+            let commit = above.block.last_commit.clone();
+            case.pool.certificate(&Certificate {
+                height,
+                block,
+                commit,
+            });
         }
+        let known: Vec<Polka> = self.polkas_of(height).cloned().collect();
+        for polka in known {
+            case.add_polka(polka);
+        }
+        let late = self.late.votes(height).cloned();
+        late.for_each(|vote| case.pool.vote(vote));
+        self.accused.held().for_each(|e| case.pool.evidence(e));
         let own: Vec<Statement> = case.own.values().cloned().collect();
         for statement in own {
             let key = (statement.body.attempt, statement.masternode);
@@ -255,24 +344,41 @@ impl Replica {
         self.forks.case = Some(case);
     }
 
+    /// Polkas of a height that this node holds.
+    fn polkas_of(&self, height: Height) -> impl Iterator<Item = &Polka> {
+        let now = (height == self.height.height()).then(|| self.height.engine.tally().polkas());
+        let archive = self.forks.archive.of_height(height);
+        archive.chain(now.into_iter().flatten()).map(|p| &**p)
+    }
+
     /// Attribution, asking, saying, counting: whenever something is new, and every while.
     pub(in crate::replica) fn tend_case(&mut self, now: Now) {
-        self.attribute_case();
+        self.attribute_case(now);
         let Some(case) = &mut self.forks.case else {
             return;
         };
         case.due = now.mono.plus_ms(AGAIN_MS);
         let height = case.proof.height();
-        let wanted = case.missing;
+        let wanted = case.wanted_polkas();
         let again: Vec<Statement> = case
             .own
             .values()
             .filter(|s| case.said.contains(&s.body.attempt))
             .cloned()
             .collect();
-        let first = case.culprits.is_some() && case.own.is_empty();
+        let first = case.is_settled(now.mono) && case.own.is_empty();
         let to = self.peers.ids();
-        if let Some((at, block)) = wanted {
+        if let Some(news) = case.news() {
+            let record = ForkRecord {
+                era: case.era,
+                held: case.held,
+                proof: news.clone(),
+            };
+            self.gate.write(&Record::Fork(Box::new(record)));
+            let told = Arc::new(Message::ForkProof(Box::new(news)));
+            self.out.push(Effect::Send(to.clone(), told));
+        }
+        for (at, block) in wanted {
             let wanted = Arc::new(Message::GetPolka((height, at, block)));
             self.out.push(Effect::Send(to.clone(), wanted));
         }
@@ -287,34 +393,51 @@ impl Replica {
         self.count_statements();
     }
 
-    fn attribute_case(&mut self) {
+    /// S6 and more: everybody against whom anything that is held proves something. What is new is told as evidence.
+    fn attribute_case(&mut self, now: Now) {
         let Some(case) = &mut self.forks.case else {
             return;
         };
-        if case.culprits.is_some() {
+        case.missing = match attribute(&case.proof, &case.set, &case.polkas) {
+            Attribution::Missing { at, block } => Some((at, block)),
+            Attribution::Culprits(_) => None,
+        };
+        if case.pool.guilty() == case.settled.0 {
             return;
         }
-        match attribute(&case.proof, &case.set, &case.polkas) {
-            Attribution::Missing { at, block } => case.missing = Some((at, block)),
-            Attribution::Culprits(found) => {
-                case.missing = None;
-                if is_over_third(power_of(&found, &case.set), case.set.total()) {
-                    case.culprits = Some(found.clone());
-                    let ids = found.iter().map(|e| e.offender).collect();
-                    self.event(Event::ForkCulprits(ids));
-                }
-            }
+        case.settled = (case.pool.guilty(), now.mono);
+        let proved = case.is_proved();
+        if proved {
+            case.proved.get_or_insert(now.mono);
         }
+        let culprits = case.culprits();
+        if proved {
+            let ids = culprits.iter().map(|e| e.offender).collect();
+            self.event(Event::ForkCulprits(ids));
+        }
+        for evidence in culprits {
+            self.accuse(Box::new(evidence));
+        }
+    }
+
+    /// Evidence that holds and was found or told elsewhere (M7): it counts for the fork if it is about its height.
+    pub(in crate::replica) fn fork_evidence(&mut self, evidence: &Evidence) {
+        if let Some(case) = &mut self.forks.case {
+            case.pool.evidence(evidence);
+        }
+    }
+
+    /// Whether evidence is about the height of the fork that is open and names somebody new.
+    pub(in crate::replica) fn fork_wants(&self, evidence: &Evidence) -> bool {
+        let case = self.forks.case.as_ref();
+        case.is_some_and(|case| case.pool.wants(evidence))
     }
 
     /// A polka of the fork's height, verified.
     pub(in crate::replica) fn fork_polka(&mut self, now: Now, polka: Polka) {
-        let Some(case) = &mut self.forks.case else {
-            return;
-        };
-        if case.polkas.len() < POLKA_COUNT_MAX && !case.polkas.contains(&polka) {
-            case.polkas.push(polka);
-            self.tend_case(now);
+        let case = self.forks.case.as_mut();
+        if case.is_some_and(|case| case.add_polka(polka)) {
+            self.attribute_case(now);
         }
     }
 

@@ -7,6 +7,7 @@
 //! that is lost, signs two statements of one attempt, or lets an unproved claim stop anything.
 
 mod case;
+mod pool;
 mod probe;
 mod recover;
 
@@ -252,7 +253,7 @@ impl Replica {
         let Some(case) = &self.forks.case else {
             return;
         };
-        let proof = Message::ForkProof(Box::new(case.proof.clone()));
+        let proof = Message::ForkProof(Box::new(case.pool.widest(&case.proof)));
         let statements: Vec<Message> = case.statements().map(Message::Statement).collect();
         self.send(peer, proof);
         for statement in statements {
@@ -335,7 +336,15 @@ impl Replica {
         view: &dyn CoinView,
     ) -> Result<(), ViewError> {
         let height = proof.height();
-        if self.forks.knows(&proof) || self.forks.case.is_some() {
+        if let Some(case) = &self.forks.case {
+            // Other certificates of the same blocks may show culprits that the own ones hide.
+            let more = case.proof.hash() == proof.hash() && case.pool.lacks(&proof);
+            if more && let Ok(checks) = check_proof(&proof, self.state.chain_id(), &case.set) {
+                self.check(Item::Fork(peer, Box::new(proof)), checks);
+            }
+            return Ok(());
+        }
+        if self.forks.knows(&proof) {
             return Ok(());
         }
         if height < self.state.slots.oldest() {

@@ -109,7 +109,7 @@ impl Replica {
     fn open_fork(&self) -> Option<ForkInfo> {
         let case = self.forks.case.as_ref()?;
         let attempt = case.attempt().unwrap_or(0).max(case.seen_attempt());
-        let culprits: Vec<_> = case.culprits.iter().flatten().cloned().collect();
+        let culprits = case.culprits();
         let guilty = power_of(&culprits, &case.set);
         let total = case.set.total();
         let branch = |block| BranchInfo {
@@ -125,12 +125,12 @@ impl Replica {
         let word = format!(
             "operators must agree on ONE branch and run 'timed recover --branch {one} --i-know' or 'timed recover --branch {other} --i-know' on masternodes with more than {needed} power that are not among the culprits"
         );
-        let advice = match (&case.culprits, case.missing) {
-            (None, Some((at, block))) => format!(
+        let advice = match (case.is_proved(), case.missing) {
+            (false, Some((at, block))) => format!(
                 "asking peers for the prevotes of round {at} for block {block}, which name the culprits; if nobody has them, {word}"
             ),
-            (None, None) => format!("the culprits cannot be proved: {word}"),
-            (Some(_), _) => format!(
+            (false, None) => format!("the culprits cannot be proved: {word}"),
+            (true, _) => format!(
                 "waiting for statements for one branch with more than {needed} power; if the members are split, {word}"
             ),
         };
