@@ -3,13 +3,16 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 /// Generous: a busy machine with two cores.
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_secs(300);
+/// Held while a devnet chooses its ports and until it listens on them: two could choose the same.
+static CHOOSING: Mutex<()> = Mutex::new(());
 
 /// A devnet that runs, in a directory of its own.
 struct Devnet {
@@ -19,8 +22,18 @@ struct Devnet {
 }
 
 impl Devnet {
+    /// Starts one and waits until it decides.
     fn start(name: &str) -> Devnet {
+        let _choosing = CHOOSING.lock().unwrap_or_else(|broken| broken.into_inner());
+        let devnet = Devnet::spawn(name);
+        devnet.await_block(1);
+        devnet
+    }
+
+    fn spawn(name: &str) -> Devnet {
         let home = std::env::temp_dir().join(format!("tc-{name}-{}", std::process::id()));
+        // Left behind by a process of the same number that was killed.
+        let _ = std::fs::remove_dir_all(&home);
         std::fs::create_dir_all(&home).expect("a directory for the test");
         let mut command = timed(&home);
         command.args([
@@ -224,7 +237,6 @@ fn a_devnet_decides_outlives_a_killed_node_and_stops_cleanly() {
 #[test]
 fn nodes_do_not_outlive_a_devnet_that_is_killed() {
     let mut devnet = Devnet::start("orphans");
-    devnet.await_block(1);
     let pids: Vec<i32> = devnet.nodes().iter().filter_map(|node| node.0).collect();
     assert_eq!(pids.len(), 4);
     devnet.signal(Signal::KILL);

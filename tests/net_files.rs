@@ -42,7 +42,7 @@ impl Handler for Watcher<'_> {
 }
 
 fn wait(what: &str, condition: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(60);
+    let end = Instant::now() + Duration::from_secs(300);
     while !condition() {
         assert!(Instant::now() < end, "never reached: {what}");
         std::thread::yield_now();

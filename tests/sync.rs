@@ -15,7 +15,7 @@ use std::time::Duration;
 use chain::process::{Node, start, timed, wait_within};
 
 /// Generous: a state that has not come by then never will.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(300);
 /// Nodes that hold the chain.
 const SOURCES: usize = 3;
 /// Blocks of a chain of which some can be pruned: more than max_reorg.

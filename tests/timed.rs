@@ -10,6 +10,8 @@ impl Directory {
     fn new(name: &str) -> Self {
         let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
             .join(format!("timed-{name}-{}", std::process::id()));
+        // Left behind by a process of the same number that was killed.
+        let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).expect("a directory for the test");
         Directory(path)
     }

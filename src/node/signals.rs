@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 
-use crossbeam::channel::{Receiver, TrySendError, bounded};
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
 /// Signals that wait to be read. One of each kind is enough: a repeat says nothing new, so when full the new one is dropped.
+/// The last place is kept for [`Signal::Stop`]: no flood of the others can make a stop unheard.
 const PENDING_COUNT_MAX: usize = 4;
 
 /// What the operator wants.
@@ -32,6 +33,14 @@ impl Signal {
             _ => None,
         }
     }
+}
+
+/// Queues a signal if there is room for its kind; false once nobody listens any more.
+fn pass_on(sender: &Sender<Signal>, signal: Signal) -> bool {
+    if signal != Signal::Stop && sender.len() + 1 >= PENDING_COUNT_MAX {
+        return true;
+    }
+    !matches!(sender.try_send(signal), Err(TrySendError::Disconnected(_)))
 }
 
 /// Listens for signals until dropped.
@@ -55,7 +64,7 @@ impl SignalListener {
         let thread = std::thread::Builder::new().name("signals".into());
         let thread = thread.spawn(move || {
             for signal in signals.forever().filter_map(Signal::of_number) {
-                if let Err(TrySendError::Disconnected(_)) = sender.try_send(signal) {
+                if !pass_on(&sender, signal) {
                     break;
                 }
             }
@@ -94,6 +103,19 @@ mod tests {
     use super::*;
     use std::sync::atomic::Ordering;
     use std::time::Duration;
+
+    #[test]
+    fn a_stop_is_heard_behind_any_number_of_reloads() {
+        let (sender, receiver) = bounded(PENDING_COUNT_MAX);
+        for _ in 0..20 {
+            assert!(pass_on(&sender, Signal::Reload), "never blocks, never ends");
+        }
+        assert!(pass_on(&sender, Signal::Stop));
+        let heard: Vec<Signal> = receiver.try_iter().collect();
+        assert_eq!(heard.last(), Some(&Signal::Stop), "{heard:?}");
+        drop(receiver);
+        assert!(!pass_on(&sender, Signal::Stop), "nobody listens");
+    }
 
     #[test]
     fn hangup_reloads_and_a_flood_of_signals_blocks_nothing() {

@@ -13,6 +13,8 @@ impl TempDir {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("timecoin-{label}-{}-{number}", std::process::id());
         let path = std::env::temp_dir().join(name);
+        // Left behind by a process of the same number that was killed.
+        let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).expect("a temporary directory");
         TempDir(path)
     }

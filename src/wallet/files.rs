@@ -197,6 +197,7 @@ pub mod tests {
             let number = COUNT.fetch_add(1, Ordering::Relaxed);
             let name = format!("timecoin-wallet-{}-{number}", std::process::id());
             let path = std::env::temp_dir().join(name);
+            let _ = fs::remove_dir_all(&path);
             fs::create_dir_all(&path).unwrap();
             Scratch(path)
         }

@@ -200,8 +200,12 @@ fn an_older_disk_that_is_restored_abstains_until_it_is_safe() {
             }
             bring_back(old, cluster.nodes[0].height());
             wait_until("the masternode signs (S7)", || signs(old));
-            // Only what it signs from here on makes the copy stale.
-            load.await_payments(PAYMENTS);
+            // Only what it signs from here on makes the copy stale: with another one gone, every payment that is made from
+            // here on takes its vote. Each payer may have one under way that did not.
+            let gone = &cluster.nodes[2];
+            gone.kill();
+            load.await_payments(cluster.nodes.len() + PAYMENTS);
+            bring_back(gone, 0);
             old.kill();
             for name in ["signer", "lmdb"] {
                 copy_store(&backup.join(name), &old.dir.join(name), in_place);

@@ -188,6 +188,9 @@ impl Forked {
         let kept = parts.both.iter().map(|i| Kept::of(&nodes[*i], &cluster));
         let kept: Vec<Kept> = kept.collect();
         let cheat = &nodes[parts.both[0]];
+        // A test that says how far undo reaches gets a fork that is deeper.
+        let reorg = params.iter().find(|(name, _)| *name == "max_reorg");
+        let more = reorg.map_or(0, |(_, heights)| heights + 2);
         let run = |honest: &[usize], payer: &Node, to: &Value| {
             let side = || honest.iter().chain(&parts.both).map(|i| &nodes[*i]);
             side().for_each(Node::start);
@@ -199,6 +202,7 @@ impl Forked {
                 node.await_final(&spent.txid);
                 node.await_final(&paid.txid);
             }
+            (0..more).for_each(|_| drop(pay(payer, &address(parts.both[0]), "0.1")));
             (spent, paid)
         };
         let (spent, first) = run(&parts.first, &nodes[parts.first[0]], &to_first);

@@ -79,6 +79,7 @@ fn an_imported_key_abstains_until_it_is_safe_and_then_votes() {
         moved.logged().contains("signer state is unsure")
     });
     wait_until("it signs once it is safe (B7.5)", || signs(&moved));
+    moved.await_logged("this masternode signs");
     let log = moved.logged();
     let (doubt, sure) = (log.find("is unsure"), log.find("this masternode signs"));
     assert!(
@@ -149,6 +150,7 @@ fn a_copy_from_before_the_first_start_notices_what_its_key_has_signed() {
         copy.logged().contains("key in use elsewhere")
     });
     wait_until("it signs once it is safe (B7.5)", || signs(&copy));
+    copy.await_logged("this masternode signs");
     let log = copy.logged();
     let (told, signs) = (
         log.find("key in use elsewhere"),

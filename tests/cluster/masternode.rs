@@ -167,7 +167,9 @@ fn a_fifth_masternode_joins_votes_is_paid_and_leaves_while_payments_flow() {
     let (fifth, dead) = (newcomer(&cluster, 4), newcomer(&cluster, 5));
     let load = Load::run(&cluster, |load| {
         let first = &cluster.nodes[0];
-        assert!(reasons(&fifth).contains(&"unregistered".to_owned()));
+        wait_until("it knows that it is not registered", || {
+            reasons(&fifth).contains(&"unregistered".to_owned())
+        });
         assert_eq!(masternode(&fifth, &["status"]).0, Some(1), "for cron");
         let id = register(first, &fifth, &format!("127.0.0.1:{}", fifth.port));
         // Nothing listens there: its heartbeats alone are no presence.
@@ -183,11 +185,9 @@ fn a_fifth_masternode_joins_votes_is_paid_and_leaves_while_payments_flow() {
             (&json!(0), &json!(0)),
             "M4: a dead endpoint never gets power: {entry}"
         );
-        assert!(
-            reasons(&dead).contains(&"unreachable".to_owned()),
-            "{:?}",
-            reasons(&dead)
-        );
+        wait_until("M4: and its own node says why", || {
+            reasons(&dead).contains(&"unreachable".to_owned())
+        });
     });
     assert!(load.count() > 0, "payments flowed");
     cluster.await_equal_tips(1);

@@ -18,8 +18,9 @@ fn start_doomed(node: &Node, moment: &str) {
 fn crossed(node: &Node, net: &Forked) -> (Tip, Value) {
     node.start();
     node.await_ready();
-    let fork = node.call("getforkinfo", json!([]));
-    assert_eq!(fork["status"], "ended", "{fork}");
+    wait_until("it has crossed", || {
+        node.call("getforkinfo", json!([]))["status"] == "ended"
+    });
     for paid in [&net.second, &net.spent_again] {
         wait_until("undone payments wait again", || {
             finality(node, &paid.txid)["state"] == "pending"

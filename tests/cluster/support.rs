@@ -14,20 +14,25 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use timecoin::node::client::{Client, ClientError, Credentials, Response};
 
-/// Generous: a state that has not come by then never will.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+/// Generous: a state that has not come by then never will, however slow and busy the machine is.
+pub const PATIENCE: Duration = Duration::from_secs(300);
 /// Between two looks at a state.
 const LOOK: Duration = Duration::from_millis(10);
 /// How long one call may take: less than `PATIENCE`, so that a halted process costs a look and not the test.
-const CALL: Duration = Duration::from_secs(20);
+const CALL: Duration = Duration::from_secs(60);
 /// Lines of each log that a failed test prints.
 const LOG_LINES: usize = 40;
-/// Ports from here up to where the system takes those of outgoing connections, so that none of them is in the way.
+/// Ports of these tests. They end where the system takes those of outgoing connections, so that none of them is in the way.
 const PORTS: std::ops::Range<u16> = 12_000..32_000;
 /// Ports that one network may use; the last of them is held by the test, so that no other process takes the place.
 const PORTS_OF_NETWORK: u16 = 100;
 
-/// Waits for a state: looks until `state` gives it. The only place where these tests pause.
+/// Lets some time pass before a state is looked at again.
+pub fn pause() {
+    std::thread::park_timeout(LOOK);
+}
+
+/// Waits for a state: looks until `state` gives it.
 pub fn wait_for<T>(what: &str, mut state: impl FnMut() -> Option<T>) -> T {
     let until = Instant::now() + PATIENCE;
     loop {
@@ -35,7 +40,7 @@ pub fn wait_for<T>(what: &str, mut state: impl FnMut() -> Option<T>) -> T {
             return found;
         }
         assert!(Instant::now() < until, "{what}: not so after {PATIENCE:?}");
-        std::thread::park_timeout(LOOK);
+        pause();
     }
 }
 
@@ -53,6 +58,8 @@ impl TempDir {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("cluster-{name}-{}-{number}", std::process::id());
         let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+        // Left behind by a process of the same number that was killed.
+        let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).expect("a directory for the test");
         TempDir(path)
     }
@@ -68,11 +75,23 @@ impl Drop for TempDir {
     }
 }
 
+/// The end of [`PORTS`] on this machine, if its own range begins lower than usual.
+fn last_port() -> u16 {
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+    let begin = range
+        .ok()
+        .and_then(|text| text.split_whitespace().next()?.parse().ok());
+    let room = PORTS.start + 10 * PORTS_OF_NETWORK;
+    begin
+        .filter(|port| *port >= room)
+        .map_or(PORTS.end, |port: u16| port.min(PORTS.end))
+}
+
 /// A base port such that it and those above it that a network uses are free.
 fn free_ports() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     static HELD: Mutex<Vec<TcpListener>> = Mutex::new(Vec::new());
-    let places = (PORTS.end - PORTS.start) / PORTS_OF_NETWORK;
+    let places = (last_port() - PORTS.start) / PORTS_OF_NETWORK;
     let first = (std::process::id() % u32::from(places)) as u16;
     for _ in 0..places {
         let place = (first + NEXT.fetch_add(1, Ordering::Relaxed)) % places;
@@ -173,6 +192,11 @@ impl Node {
     /// What the node has logged.
     pub fn logged(&self) -> String {
         std::fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    /// Waits until the log says `what`: a line may be written after the state that it tells is seen.
+    pub fn await_logged(&self, what: &str) {
+        wait_until(what, || self.logged().contains(what));
     }
 
     /// Waits until the node answers calls.

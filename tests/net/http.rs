@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
-use crate::support::{Node, Seen};
+use crate::support::{Node, PATIENCE, Seen};
 use timecoin::net::{HttpRequest, HttpResponse, Timeouts};
 
 /// One response: status, head, body.
@@ -223,7 +223,10 @@ fn malformed_and_oversized_requests_get_their_status_and_the_node_stays_up() {
 
 #[test]
 fn a_refusal_reaches_a_client_that_is_still_sending_its_body() {
-    let node = Node::start_with(1, |config| config.http_limits.body = 1000);
+    let node = Node::start_with(1, |config| {
+        config.http_limits.body = 1000;
+        config.timeouts.http_linger = PATIENCE;
+    });
     let mut stream = node.http();
     stream
         .write_all(b"POST / HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n")

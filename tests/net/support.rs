@@ -12,7 +12,7 @@ use timecoin::net::{
 };
 
 /// Generous: a state that has not come by then never will.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 type Job = Box<dyn FnOnce(&mut Io) + Send>;
 

@@ -203,7 +203,8 @@ fn failures_say_whose_fault_and_which_exit_code() {
 
 #[test]
 fn silence_ends_with_the_time_limit_and_no_listener_at_once() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    // An address of its own: no other test takes this port in between.
+    let listener = TcpListener::bind("127.0.0.66:0").unwrap();
     let url: Url = listener.local_addr().unwrap().to_string().parse().unwrap();
     let mut client = Client::new(url.clone(), Credentials::None);
     client.set_timeout(Duration::from_millis(50));

@@ -19,13 +19,13 @@ use std::time::{Duration, Instant};
 /// Set in a node's environment: its standard input ends when whoever started it is gone.
 pub const STOP_AT_EOF: &str = "TIMECOIN_STOP_AT_EOF";
 /// Time for all nodes to answer.
-const READY_TIMEOUT: Duration = Duration::from_secs(60);
+const READY_TIMEOUT: Duration = Duration::from_secs(120);
 /// Time between two looks at something that is expected within milliseconds.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Time for one answer of a node that starts.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time to stop in order, before a node is killed.
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// How much of a log's end is looked at for the last line.
 const LOG_TAIL: u64 = 4_096;
 /// Variables of the environment that would give all nodes the same identity or address.

@@ -60,8 +60,8 @@ impl Replica {
             // It may not know yet.
             return self.greet_with_fork(peer);
         }
-        let low =
-            Height(tip.0.saturating_sub(self.state.params().max_reorg)).min(Height(high.0 - 1));
+        // Not below where undo ends: who decided there is known no more, and a difference there is too deep in any case.
+        let low = Height(tip.0.saturating_sub(self.state.params().max_reorg)).min(high);
         let probe = Probe {
             low,
             sure: low == Height(0),
