@@ -50,9 +50,16 @@ fn free_ports() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // The last port of a place is held, so that no other process takes it.
     static HELD: Mutex<Vec<TcpListener>> = Mutex::new(Vec::new());
-    let first = (std::process::id() % 200) as u16;
-    for _ in 0..200 {
-        let place = (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 200;
+    // Ports end where the system takes those of outgoing connections.
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+    let begin = range
+        .ok()
+        .and_then(|text| text.split_whitespace().next()?.parse().ok());
+    let end = begin.filter(|port: &u16| *port >= 13_000).unwrap_or(32_000);
+    let places = (end.min(32_000) - 12_000) / 100;
+    let first = (std::process::id() % u32::from(places)) as u16;
+    for _ in 0..places {
+        let place = (first + NEXT.fetch_add(1, Ordering::Relaxed)) % places;
         let (base, last) = (12_000 + place * 100, 12_000 + place * 100 + 99);
         let Ok(held) = TcpListener::bind(("127.0.0.1", last)) else {
             continue;
