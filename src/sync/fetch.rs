@@ -85,7 +85,8 @@ pub struct Fetch {
     holders: BTreeMap<Peer, Holder>,
     chosen: Option<Box<Contents>>,
     have: BTreeSet<u16>,
-    checking: BTreeMap<u16, Peer>,
+    /// Whole buckets and who sent them; an empty one comes from nobody.
+    checking: BTreeMap<u16, Option<Peer>>,
     jobs: BTreeMap<u16, Job>,
     since: MonoUs,
     ended: bool,
@@ -258,31 +259,31 @@ impl Fetch {
             let next = (height, bucket, index + 1);
             self.effects.push_back(FetchEffect::AskChunk(peer, next));
         } else if let Some(job) = self.jobs.remove(&bucket) {
-            self.checking.insert(bucket, peer);
+            self.checking.insert(bucket, Some(peer));
             self.effects
                 .push_back(FetchEffect::Check(bucket, job.chunks));
         }
     }
 
     fn verdict(&mut self, bucket: u16, good: bool) {
-        let Some(peer) = self.checking.remove(&bucket) else {
+        let Some(sender) = self.checking.remove(&bucket) else {
             return;
         };
-        let empty = self.contents().is_some_and(|c| c.bytes(bucket) == 0);
         if good {
             self.have.insert(bucket);
-            if let Some(holder) = self.holders.get_mut(&peer) {
+            let holder = sender.and_then(|peer| self.holders.get_mut(&peer));
+            if let Some(holder) = holder {
                 holder.late = holder.late.saturating_sub(1);
             }
-        } else if empty {
+        } else if let Some(peer) = sender {
+            self.fault(peer, "a bucket of a snapshot that does not have its digest");
+        } else {
             // Nobody sent it: whoever offers a table of contents with this gap made it up.
             let holders = self.holders.iter().filter(|(_, h)| self.offers(h));
             let liars: Vec<Peer> = holders.map(|(peer, _)| *peer).collect();
             for peer in liars {
                 self.fault(peer, "a snapshot that lacks coins of its header");
             }
-        } else {
-            self.fault(peer, "a bucket of a snapshot that does not have its digest");
         }
     }
 
@@ -362,7 +363,7 @@ impl Fetch {
             }
             if contents.bytes(bucket) == 0 {
                 // An empty bucket has the digest of nothing, which its leaf must be.
-                self.checking.insert(bucket, 0);
+                self.checking.insert(bucket, None);
                 self.effects
                     .push_back(FetchEffect::Check(bucket, Vec::new()));
                 continue;

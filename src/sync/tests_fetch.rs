@@ -65,6 +65,12 @@ struct Run {
     asked: BTreeSet<Peer>,
     got: BTreeSet<u16>,
     ended: Option<bool>,
+    /// How long an honest peer takes for a chunk, µs.
+    delay_us: u64,
+    /// Chunks under way, with the time at which they arrive.
+    coming: Vec<(u64, FetchInput)>,
+    /// Who was asked for a chunk, and when, µs.
+    asks: Vec<(u64, Peer)>,
 }
 
 impl Run {
@@ -78,6 +84,9 @@ impl Run {
             asked: BTreeSet::new(),
             got: BTreeSet::new(),
             ended: None,
+            delay_us: 0,
+            coming: Vec::new(),
+            asks: Vec::new(),
         }
     }
 
@@ -103,6 +112,11 @@ impl Run {
         while self.ended.is_none() && self.at < end {
             let Some(effect) = self.fetch.effect() else {
                 self.at += 100_000;
+                let due = |(at, _): &mut (u64, FetchInput)| *at <= self.at;
+                let arrived: Vec<_> = self.coming.extract_if(.., due).collect();
+                for (_, input) in arrived {
+                    self.input(input, known);
+                }
                 self.input(FetchInput::Tick, known);
                 continue;
             };
@@ -128,6 +142,7 @@ impl Run {
             FetchEffect::AskChunk(peer, (height, piece, index)) => {
                 assert!(!self.faults.contains(&peer), "a liar is not asked again");
                 self.asked.insert(peer);
+                self.asks.push((self.at, peer));
                 let mut bytes = self.source.pieces[&piece].clone();
                 match self.kinds[peer as usize] {
                     Kind::Silent | Kind::Empty => return,
@@ -135,10 +150,11 @@ impl Run {
                     Kind::Miscounts if piece == 9 => bytes.resize(bytes.len() + 81, 7),
                     _ => {}
                 }
-                self.input(
-                    FetchInput::Chunk(peer, (height, piece, index), bytes),
-                    known,
-                );
+                let chunk = FetchInput::Chunk(peer, (height, piece, index), bytes);
+                match self.delay_us {
+                    0 => self.input(chunk, known),
+                    delay => self.coming.push((self.at + delay, chunk)),
+                }
             }
             FetchEffect::Chosen(_) => {}
             FetchEffect::Check(piece, chunks) => {
@@ -225,4 +241,30 @@ fn what_is_there_from_before_is_not_asked_for() {
     }
     assert_eq!(run.run(60, true), Some(true));
     assert!(run.asked.is_empty());
+}
+
+#[test]
+fn who_let_pieces_wait_is_asked_last() {
+    // Four others have room for all that is under way at a time, and each piece takes them 3 s.
+    let mut run = Run::new(&[
+        Kind::Silent,
+        Kind::Honest,
+        Kind::Honest,
+        Kind::Honest,
+        Kind::Honest,
+    ]);
+    run.delay_us = 3_000_000;
+    assert_eq!(run.run(600, true), Some(true));
+    let of_late = run.asks.iter().filter(|(_, peer)| *peer == 0);
+    let of_late: Vec<u64> = of_late.map(|(at, _)| *at).collect();
+    assert!(!of_late.is_empty(), "it was asked before it was late");
+    let rested = 10_200_000;
+    assert!(
+        run.asks.iter().any(|(at, _)| *at > rested),
+        "pieces were wanted after its rest"
+    );
+    assert!(
+        of_late.iter().all(|at| *at < rested),
+        "F1: a piece that it is given waits again: {of_late:?}"
+    );
 }
