@@ -1,9 +1,10 @@
 //! What a node without an operator key remembers of forks: it has no signer store. One small file with the records of kinds
-//! fork, statement and recovery, replaced as a whole when one comes. Beside it the payments of blocks that were taken back.
+//! fork, deep fork, statement and recovery, replaced as a whole when one comes. Beside it the payments of blocks that were taken back.
 
 use crate::node::datadir::DataDir;
 use crate::node::files::{FileError, write_private};
 use crate::replica::io::SignerBatch;
+use crate::replica::record::is_of_forks;
 use crate::types::codec;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -38,12 +39,13 @@ impl ForkFile {
 
     /// Keeps what belongs here of a batch; durable when it returns.
     pub fn keep(&mut self, batch: &SignerBatch) -> Result<(), FileError> {
-        let ours = |key: &[u8]| matches!(key.first(), Some(b'f' | b's' | b'r'));
         let mut changed = false;
-        for (key, value) in batch.iter().filter(|(key, _)| ours(key)) {
-            if let Some(value) = value {
-                changed |= self.records.insert(key.clone(), value.clone()).as_ref() != Some(value);
-            }
+        for (key, value) in batch.iter().filter(|(key, _)| is_of_forks(key)) {
+            let before = match value {
+                Some(value) => self.records.insert(key.clone(), value.clone()),
+                None => self.records.remove(key),
+            };
+            changed |= before.as_ref() != value.as_ref();
         }
         match changed {
             true => write_private(&self.path, &codec::encode(&self.records())),
@@ -64,13 +66,23 @@ mod tests {
         let mut file = ForkFile::open(&datadir);
         let put = |key: &[u8]| (key.to_vec(), Some(vec![7]));
         file.keep(&vec![put(b"f1"), put(b"w"), put(b"r1")]).unwrap();
-        let back = ForkFile::open(&datadir).records();
+        let kept = || -> Vec<Vec<u8>> {
+            let back = ForkFile::open(&datadir).records();
+            back.into_iter().map(|(key, _)| key).collect()
+        };
+        let first = kept();
+        file.keep(&vec![put(b"d")]).unwrap();
+        let halted = kept();
+        file.keep(&vec![(b"d".to_vec(), None), (b"w".to_vec(), None)])
+            .unwrap();
+        let over = kept();
         std::fs::remove_dir_all(&dir).unwrap();
-        let keys: Vec<&[u8]> = back.iter().map(|(key, _)| &key[..]).collect();
         assert_eq!(
-            keys,
+            first,
             [b"f1", b"r1"],
             "forks only: an observer signs nothing"
         );
+        assert_eq!(halted, [&b"d"[..], b"f1", b"r1"], "a halt is durable");
+        assert_eq!(over, first, "and ends with its cause");
     }
 }

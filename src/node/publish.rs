@@ -511,12 +511,13 @@ pub fn view_of(replica: &Replica, info: &ConsensusInfo, parts: Parts) -> NodeVie
         recent: parts.recent,
         trust: trust_view(replica, info),
         warnings: warnings(info),
+        contested: info.contested,
     }
 }
 /// Alarms: what an operator must know at once.
 fn warnings(info: &ConsensusInfo) -> Vec<String> {
     let fork = info.forked.map(|height| {
-        format!("FORK at height {height}: signing has stopped; see getforkinfo for what to do")
+        format!("FORK at height {height}: signing has stopped, and payments that it may take back are contested, not final; see getforkinfo for what to do")
     });
     let others = info.halted.iter().chain(&info.unanchored);
     others.cloned().chain(fork).collect()

@@ -555,6 +555,7 @@ impl Replica {
             self.offer_again(now, tx, source, view)?;
         }
         self.retry_early(view)?;
+        self.settle_deep(view)?;
         self.replay_ahead(now, view)
     }
 }

@@ -25,6 +25,8 @@ pub enum Held {
     Statement(Statement),
     /// The start in the next era.
     Recovered,
+    /// The word that this node has halted at a fork too deep to go back from.
+    Deep,
 }
 
 /// The gate of one node.
@@ -145,7 +147,7 @@ impl Gate {
 
     /// Forgets votes and proposals that were held back: their height is decided or signing stopped.
     pub fn drop_held(&mut self) {
-        let stays = |held: &Held| matches!(held, Held::Statement(_) | Held::Recovered);
+        let stays = |held: &Held| matches!(held, Held::Statement(_) | Held::Recovered | Held::Deep);
         self.held.retain(|(_, held)| stays(held));
         self.batch_held.retain(stays);
     }

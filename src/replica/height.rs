@@ -428,6 +428,7 @@ impl Replica {
                     self.statement_durable(statement);
                 }
                 Held::Recovered => self.out.push(Effect::Restart),
+                Held::Deep => self.deep_durable(),
             }
         }
         let sent = self.peers.send_votes(now.mono, votes);

@@ -54,6 +54,8 @@ pub struct ConsensusInfo {
     pub unanchored: Option<String>,
     /// The height of the fork that is open, if one is (B6): nothing is signed then.
     pub forked: Option<Height>,
+    /// The lowest height whose block an open fork may take back.
+    pub contested: Option<Height>,
 }
 
 impl Replica {
@@ -153,7 +155,8 @@ impl Replica {
             halted: self.halted.clone(),
             own: self.own_standing(now),
             unanchored: self.trust.doubt(now.wall, self.state.height()),
-            forked: self.forks.case.as_ref().map(|case| case.proof.height()),
+            forked: self.fork().filter(|fork| fork.open).map(|fork| fork.height),
+            contested: self.contested(),
         }
     }
 

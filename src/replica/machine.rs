@@ -260,7 +260,7 @@ impl Replica {
         self.live(now);
         self.maybe_build(now, view)?;
         self.fetch_again(now);
-        self.tend_forks(now);
+        self.tend_forks(now, view)?;
         if self.height.repair.is_some_and(|due| now.mono >= due) {
             self.repair_later(now);
             self.ask_for_votes(now);

@@ -13,12 +13,13 @@
 //! f era(4)                                  the fork that ended the era, and the branch held (B6); kept
 //! s era(4) attempt(4)                       an own statement about it; kept
 //! r era(4)                                  the RecoveryCert that ended the era; kept
+//! d                                         a fork too deep to go back from; kept until its cause is gone
 //! ```
 //! Numbers are big-endian; values are canonical encodings. The store itself knows neither keys nor values.
 
 use crate::types::block::{Block, Certificate};
 use crate::types::codec;
-use crate::types::fork::{ForkProof, RecoveryCert};
+use crate::types::fork::{Decision, ForkProof, RecoveryCert};
 use crate::types::ids::*;
 use crate::types::masternode::{Evidence, Statement};
 use crate::types::polka::Polka;
@@ -72,6 +73,17 @@ pub struct ForkRecord {
     pub held: Option<BlockId>,
 }
 
+/// A fork below what can be taken back: two decisions of one height, each with a certificate that was verified.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeepRecord {
+    /// What this node decided.
+    pub own: Decision,
+    /// What others decided.
+    pub other: Decision,
+    /// The lowest height at which the two chains may differ.
+    pub from: Height,
+}
+
 /// One thing to remember.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
@@ -101,6 +113,8 @@ pub enum Record {
     Statement(Statement),
     /// How an era ended.
     Recovery(Box<RecoveryCert>),
+    /// A fork that no node goes back from by itself.
+    Deep(Box<DeepRecord>),
 }
 
 /// A stored record that cannot be read.
@@ -149,6 +163,7 @@ impl Record {
                 key(b's', &[&era.to_be_bytes(), &attempt.to_be_bytes()])
             }
             Record::Recovery(r) => key(b'r', &[&r.era.0.to_be_bytes()]),
+            Record::Deep(_) => key(b'd', &[]),
         }
     }
 
@@ -169,6 +184,7 @@ impl Record {
             Record::Fork(f) => codec::encode(f.as_ref()),
             Record::Statement(s) => codec::encode(s),
             Record::Recovery(r) => codec::encode(r.as_ref()),
+            Record::Deep(d) => codec::encode(d.as_ref()),
         }
     }
 
@@ -203,6 +219,7 @@ impl Record {
             b'f' => Record::Fork(Box::new(get(kind, value)?)),
             b's' => Record::Statement(get(kind, value)?),
             b'r' => Record::Recovery(Box::new(get(kind, value)?)),
+            b'd' => Record::Deep(Box::new(get(kind, value)?)),
             _ => {
                 return Err(RecordError {
                     kind: char::from(kind),
@@ -220,10 +237,15 @@ impl Record {
     }
 }
 
+/// Whether a record tells of a fork: what a node without a signer store keeps too, and what a new store takes over.
+pub fn is_of_forks(key: &[u8]) -> bool {
+    matches!(key.first(), Some(b'f' | b's' | b'r' | b'd'))
+}
+
 /// The height in a record's key, `None` for those that belong to no height.
 pub fn height_of_key(key: &[u8]) -> Option<Height> {
     match key.first()? {
-        b'w' | b'x' | b'f' | b's' | b'r' => None,
+        b'w' | b'x' | b'f' | b's' | b'r' | b'd' => None,
         _ => Some(Height(u64::from_be_bytes(key.get(1..9)?.try_into().ok()?))),
     }
 }

@@ -17,7 +17,9 @@ use crate::replica::guard::Guard;
 use crate::replica::height::{Work, context, proposal_of};
 use crate::replica::io::*;
 use crate::replica::machine::{Config, Replica, speaks_for};
-use crate::replica::record::{ForkRecord, Position, Record, RecordError, height_of_key};
+use crate::replica::record::{
+    DeepRecord, ForkRecord, Position, Record, RecordError, height_of_key,
+};
 use crate::types::block::{Block, Certificate};
 use crate::types::fork::RecoveryCert;
 use crate::types::ids::*;
@@ -95,6 +97,7 @@ struct Found {
     forks: BTreeMap<Era, ForkRecord>,
     statements: Vec<Statement>,
     recoveries: BTreeMap<Era, RecoveryCert>,
+    deep: Option<DeepRecord>,
     keys: BTreeSet<Vec<u8>>,
 }
 
@@ -133,6 +136,7 @@ fn read(records: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Found, RecordError> {
             Record::Fork(fork) => drop(found.forks.insert(fork.era, *fork)),
             Record::Statement(s) => found.statements.push(s),
             Record::Recovery(r) => drop(found.recoveries.insert(r.era, *r)),
+            Record::Deep(deep) => found.deep = Some(*deep),
         }
         found.keys.insert(key);
     }
@@ -206,6 +210,7 @@ impl Replica {
             replica.guard.distrust(why);
         }
         replica.reopen_case(&mut found, now, view)?;
+        replica.reopen_deep(found.deep.take(), view)?;
         replica.resume(found, now, view)?;
         replica.take_back(disks.returned, now, view)?;
         replica.live_from(now);

@@ -145,6 +145,7 @@ fn first_view(net: &Net) -> NodeView {
         clock: ClockView::default(),
         recent: Vec::new(),
         warnings: Vec::new(),
+        contested: None,
     }
 }
 

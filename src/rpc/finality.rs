@@ -1,6 +1,6 @@
-//! How far a transaction is: pending, proposed, final, archived, conflicted, dropped, unknown (protocol, section 5).
+//! How far a transaction is: pending, proposed, final, archived, contested, conflicted, dropped, unknown (protocol, section 5).
 
-use crate::rpc::node::{Node, ReadError, Track};
+use crate::rpc::node::{Node, NodeView, ReadError, Track};
 use crate::rpc::reader::Chain;
 use crate::types::ids::*;
 use serde_json::{Value, json};
@@ -16,6 +16,11 @@ pub enum State {
     Final,
     /// Final, and at or below a decided slot block.
     Archived,
+    /// In a decided block that an open fork may take back (B6): another certificate contradicts its branch.
+    Contested {
+        /// Lowest height that the fork may take back.
+        fork: Height,
+    },
     /// An input was spent by a decided transaction.
     Conflicted {
         /// That transaction.
@@ -35,6 +40,7 @@ impl State {
             State::Proposed => "proposed",
             State::Final => "final",
             State::Archived => "archived",
+            State::Contested { .. } => "contested",
             State::Conflicted { .. } => "conflicted",
             State::Dropped(_) => "dropped",
             State::Unknown => "unknown",
@@ -72,6 +78,7 @@ impl Finality {
         });
         match &self.state {
             State::Conflicted { by } => out["conflicts_with"] = json!(by.to_string()),
+            State::Contested { fork } => out["fork_height"] = json!(fork.0),
             State::Dropped(why) => out["reason"] = json!(why),
             _ => {}
         }
@@ -96,7 +103,7 @@ pub fn find(chain: &Chain<'_>, node: &dyn Node, txid: &Txid) -> Result<Finality,
         finality_ms: None,
     };
     let mut block = decided(chain, txid)?;
-    let mut slot_height = chain.slot_height();
+    let mut stand = standing(chain.view());
     if block.is_none() {
         match node.track(txid) {
             Some(Track::Pending) => return Ok(unsettled(State::Pending)),
@@ -106,22 +113,28 @@ pub fn find(chain: &Chain<'_>, node: &dyn Node, txid: &Txid) -> Result<Finality,
             None => {
                 let view = node.view();
                 block = decided(&Chain::new(node, &view), txid)?;
-                slot_height = view.slot_height;
+                stand = standing(&view);
             }
         }
     }
     let Some((height, id)) = block else {
         return Ok(unsettled(State::Unknown));
     };
-    let archived = height <= slot_height;
+    let (slot_height, contested) = stand;
+    let state = match contested.filter(|from| height >= *from) {
+        Some(fork) => State::Contested { fork },
+        None if height <= slot_height => State::Archived,
+        None => State::Final,
+    };
     Ok(Finality {
         txid: *txid,
-        state: if archived {
-            State::Archived
-        } else {
-            State::Final
-        },
+        state,
         block: Some((height, id)),
         finality_ms: node.finality_ms(txid),
     })
+}
+
+/// What a view says of decided blocks: the newest slot block, and what an open fork may take back.
+fn standing(view: &NodeView) -> (Height, Option<Height>) {
+    (view.slot_height, view.contested)
 }

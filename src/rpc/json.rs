@@ -4,6 +4,7 @@
 
 use crate::base::hex;
 use crate::rpc::args::amount_json;
+use crate::rpc::node::NodeView;
 use crate::rpc::registration::payload_of;
 use crate::types::address::{Network, Program};
 use crate::types::amount::Amount;
@@ -142,10 +143,11 @@ pub fn fee(tx: &Tx, prevouts: &[Option<TxOutput>]) -> Option<Amount> {
 }
 
 /// Fields of a header that getblockheader and getblock share.
-pub fn header(header: &Header, id: &BlockId, tip: Height, tx_count: Option<usize>) -> Value {
-    json!({
+pub fn header(header: &Header, id: &BlockId, view: &NodeView, tx_count: Option<usize>) -> Value {
+    let fork = view.contested_from(header.height);
+    let mut out = json!({
         "hash": id.to_string(),
-        "confirmations": (tip.0 + 1).saturating_sub(header.height.0),
+        "confirmations": view.confirmations(header.height),
         "height": header.height.0,
         "version": header.version,
         "versionHex": format!("{:08x}", header.version),
@@ -171,8 +173,17 @@ pub fn header(header: &Header, id: &BlockId, tip: Height, tx_count: Option<usize
         "nextvalidatorshash": header.next_validators_hash.to_string(),
         "prevslotblock": header.prev_slot_block.to_string(),
         "historyroot": header.history_root.to_string(),
-        "final": true,
-    })
+        "final": fork.is_none(),
+    });
+    contest(&mut out, fork);
+    out
+}
+
+/// Marks what an open fork may take back with the lowest height that it may.
+pub fn contest(out: &mut Value, fork: Option<Height>) {
+    if let Some(fork) = fork {
+        out["fork_height"] = json!(fork.0);
+    }
 }
 
 /// Sizes of a block: encoded, and without witnesses.

@@ -316,7 +316,13 @@ pub fn tier(power_time: u64) -> &'static str {
 
 fn chain_figures(r: &mut Registry, view: &NodeView) {
     let (c, m) = (&view.consensus, &view.mempool);
-    let whole: [(&str, &str, u64); 15] = [
+    let contested = view.contested.map_or(0, |from| from.0);
+    let whole: [(&str, &str, u64); 16] = [
+        (
+            "fork_contested_height",
+            "Lowest height an open fork may take back; 0 if none",
+            contested,
+        ),
         ("chain_height", "Newest decided height", view.tip.height.0),
         ("chain_durable_height", "Durable height", view.durable.0),
         ("chain_slot_index", "Slot blocks so far", view.slot_index.0),

@@ -33,6 +33,8 @@ pub mod waiters;
 pub mod waits;
 
 #[cfg(test)]
+mod contested_tests;
+#[cfg(test)]
 mod fake;
 #[cfg(test)]
 mod health_tests;

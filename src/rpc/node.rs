@@ -414,6 +414,22 @@ pub struct NodeView {
     pub recent: Vec<Arc<RecentBlock>>,
     /// Alarms in words.
     pub warnings: Vec<String>,
+    /// The lowest height whose block an open fork may take back (B6); what was decided below it is final.
+    pub contested: Option<Height>,
+}
+
+impl NodeView {
+    /// The lowest height that an open fork may take back, if the block of `height` is not below it; `None`: that block is final.
+    pub fn contested_from(&self, height: Height) -> Option<Height> {
+        self.contested.filter(|from| height >= *from)
+    }
+    /// Confirmations of a decided block: 0 while it is contested.
+    pub fn confirmations(&self, height: Height) -> u64 {
+        match self.contested_from(height) {
+            Some(_) => 0,
+            None => (self.tip.height.0 + 1).saturating_sub(height.0),
+        }
+    }
 }
 
 /// What never changes while the process runs.

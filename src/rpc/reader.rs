@@ -50,6 +50,11 @@ impl<'a> Chain<'a> {
         Chain { node, view }
     }
 
+    /// What it reads.
+    pub fn view(&self) -> &'a NodeView {
+        self.view
+    }
+
     fn recent(&self, height: Height) -> Option<&'a RecentBlock> {
         let first = self.view.recent.first()?.block.header.height;
         let index = usize::try_from(height.0.checked_sub(first.0)?).ok()?;
@@ -60,11 +65,6 @@ impl<'a> Chain<'a> {
     /// Height of the tip.
     pub fn tip(&self) -> Height {
         self.view.tip.height
-    }
-
-    /// Height of the newest slot block.
-    pub fn slot_height(&self) -> Height {
-        self.view.slot_height
     }
 
     /// Header at a height; the genesis has none.

@@ -37,7 +37,7 @@ impl Drop for Directory {
 }
 
 /// Pays 2 TIME to a new address of the wallet, decided and observed.
-fn fund(node: &Arc<FakeNode>, wallet: &Mutex<Wallet>) -> Txid {
+pub fn fund(node: &Arc<FakeNode>, wallet: &Mutex<Wallet>) -> Txid {
     let address = ok(node, "getnewaddress", json!(["rent"]));
     let to = crate::types::address::Program::from_address(
         address.as_str().unwrap(),

@@ -147,6 +147,10 @@ impl Trust {
     pub fn root(&self) -> Option<Root> {
         self.root
     }
+    /// The root, once it is on this node's chain.
+    pub fn vouched(&self) -> Option<Root> {
+        self.root.filter(|_| self.met)
+    }
 }
 
 #[cfg(test)]

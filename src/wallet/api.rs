@@ -83,7 +83,7 @@ pub struct AddressInfo {
 pub struct Balance {
     /// In final coins.
     pub confirmed: Amount,
-    /// Change of our pending transactions.
+    /// Change of our pending transactions, and coins of contested blocks.
     pub unconfirmed: Amount,
     /// Coins in memory.
     pub coin_count: usize,
@@ -235,6 +235,10 @@ impl Wallet {
 
     // --- money and history ------------------------------------------------------------------------------------------
 
+    /// From this height on a fork that is open may take blocks back (B6): their coins are not confirmed, and are spent last.
+    pub fn contest(&mut self, from: Option<Height>) {
+        self.coins.contest(from);
+    }
     /// What we have.
     pub fn balance(&self) -> Balance {
         let (confirmed, unconfirmed) = self.coins.totals();

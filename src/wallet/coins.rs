@@ -1,7 +1,8 @@
 //! The wallet's coins in memory: which are there, which may be spent now, what they sum to. Rebuilt from the ledger or from
 //! a snapshot; changed by decided blocks and by the wallet's own pending transactions.
 //!
-//! A coin is *confirmed* when a decided block made it, *unconfirmed* when a pending transaction of ours did (our change).
+//! A coin is *confirmed* when a decided block made it, *unconfirmed* when a pending transaction of ours did (our change), or a
+//! decided block that an open fork may take back.
 //! It is free unless a pending transaction reserves it or the user holds it (lockunspent).
 
 use crate::types::amount::Amount;
@@ -35,6 +36,7 @@ pub struct CoinSet {
     reserved: BTreeMap<OutPoint, Txid>,
     held: BTreeSet<OutPoint>,
     untracked: u64,
+    contested: Option<Height>,
 }
 
 impl CoinSet {
@@ -114,6 +116,18 @@ impl CoinSet {
         self.list(&outpoint);
         true
     }
+    /// From this height on a fork that is open may take blocks back (B6): their coins count as unconfirmed.
+    pub fn contest(&mut self, from: Option<Height>) {
+        if self.contested == from {
+            return;
+        }
+        self.contested = from;
+        let all: Vec<OutPoint> = self.coins.keys().copied().collect();
+        for outpoint in all {
+            self.unlist(&outpoint);
+            self.list(&outpoint);
+        }
+    }
     /// What the user holds.
     pub fn held(&self) -> &BTreeSet<OutPoint> {
         &self.held
@@ -131,6 +145,7 @@ impl CoinSet {
         let held = std::mem::take(&mut self.held);
         *self = CoinSet {
             held,
+            contested: self.contested,
             ..CoinSet::default()
         };
     }
@@ -142,7 +157,7 @@ impl CoinSet {
         });
         let mut sums = [sum(&self.free_confirmed), sum(&self.free_unconfirmed)];
         for coin in held {
-            sums[usize::from(coin.height.is_none())] += u128::from(coin.output.value.0);
+            sums[usize::from(!self.is_settled(&coin))] += u128::from(coin.output.value.0);
         }
         let [confirmed, unconfirmed] = sums.map(|s| Amount(u64::try_from(s).unwrap_or(u64::MAX)));
         (confirmed, unconfirmed)
@@ -166,10 +181,14 @@ impl CoinSet {
             return;
         }
         let entry = (coin.output.value, *outpoint);
-        match coin.height {
-            Some(_) => self.free_confirmed.insert(entry),
-            None => self.free_unconfirmed.insert(entry),
+        match self.is_settled(coin) {
+            true => self.free_confirmed.insert(entry),
+            false => self.free_unconfirmed.insert(entry),
         };
+    }
+    fn is_settled(&self, coin: &OwnCoin) -> bool {
+        let contested = |height| self.contested.is_some_and(|from| height >= from);
+        coin.height.is_some_and(|height| !contested(height))
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::forked::{Forked, Parts, finality, stop_all};
+use crate::forked::{Forked, Paid, Parts, finality, stop_all};
 use crate::masternode::newcomer;
 use crate::support::{Cluster, Node, run_timed, time_cli, timed, wait_until};
 
@@ -112,6 +112,42 @@ fn agree(node: &Node, branch: &str) -> String {
     said
 }
 
+/// While the fork is open nothing says final of what it may take back, and of what is below everything does.
+fn assert_contested(node: &Node, own: &Paid, below: &Paid) {
+    let fork = node.call("getforkinfo", json!([]));
+    let state = finality(node, &own.txid);
+    assert_eq!(
+        (&state["state"], &state["final"], &state["blockhash"]),
+        (&json!("contested"), &json!(false), &own.block),
+        "{state}"
+    );
+    assert_eq!(state["fork_height"], fork["height"], "{state}");
+    for (method, params) in [
+        ("gettransaction", json!([own.txid])),
+        ("getrawtransaction", json!([own.txid, 1])),
+        ("getblock", json!([own.block])),
+    ] {
+        let shown = node.call(method, params);
+        assert_eq!(shown["final"], false, "{method}: {shown}");
+        assert_eq!(shown["confirmations"], 0, "{method}: {shown}");
+    }
+    let refused = |method: &str, params: Value| {
+        let error = node.try_call(method, params).expect_err("refused");
+        assert!(error.to_string().contains("contested"), "{method}: {error}");
+    };
+    refused("waittransactionfinality", json!([own.txid, 0.2]));
+    refused("getfinalityproof", json!([own.txid]));
+    let shown = time_cli(&["--datadir", &node.dir.to_string_lossy(), "status"]);
+    let shown: Value = serde_json::from_slice(&shown.stdout).expect("JSON for a pipe");
+    assert_eq!(shown["chain"]["contested_from"], fork["height"], "{shown}");
+
+    let state = finality(node, &below.txid);
+    assert_eq!(state["final"], true, "below the fork: {state}");
+    let shown = node.call("gettransaction", json!([below.txid]));
+    assert!(shown["confirmations"].as_u64() > Some(0), "{shown}");
+    node.call("getfinalityproof", json!([below.txid]));
+}
+
 /// Mistakes with `timed recover` are named and change nothing.
 fn assert_mistakes_change_nothing(net: &Forked, branch: &str) {
     let node = &net.cluster.nodes[0];
@@ -188,6 +224,9 @@ fn a_split_waits_for_operators_and_goes_on_where_they_agree() {
         });
     }
     let before = tips();
+    for (node, own) in [(&nodes[0], &net.first), (&nodes[2], &net.second)] {
+        assert_contested(node, own, &net.before);
+    }
     assert_mistakes_change_nothing(&net, &stays);
 
     // Two of the three that are needed say it, and go down; the third gives its own branch up.
@@ -258,7 +297,7 @@ fn a_fork_ends_by_itself_and_costs_the_honest_nothing() {
     let lost = loser.call("getfinalityproof", json!([net.second.txid]));
 
     net.join();
-    let kept = net.cluster.nodes[0].call("getfinalityproof", json!([net.first.txid]));
+    let kept = net.cluster.nodes[0].call("getfinalityproof", json!([net.first.txid, "", true]));
     wait_until(
         "the loser starts again in place, and says READY again",
         || {
@@ -290,21 +329,20 @@ fn a_fork_ends_by_itself_and_costs_the_honest_nothing() {
     assert_eq!(kept["final"], true, "{kept}");
 }
 
-/// Operators have agreed on the block that stays: the first part runs what its nodes advise, then everybody starts again.
-fn follow_deep_advice(net: &Forked, stays: &str) {
-    let losing = net.of(&net.parts.first);
-    let commands = |node: &Node| -> Vec<String> {
-        let fork = node.call("getforkinfo", json!([]));
-        let advice = fork["advice"].as_str().expect("text").to_owned();
-        let commands = advice.split('\'').filter(|part| part.starts_with("timed "));
-        commands
-            .map(|c| c.replace(":ID", &format!(":{stays}")))
-            .collect()
-    };
-    let advised: Vec<Vec<String>> = losing.iter().map(|node| commands(node)).collect();
-    stop_all(&net.cluster.nodes.iter().collect::<Vec<_>>());
-    for (node, commands) in losing.iter().zip(advised) {
-        assert_eq!(commands.len(), 2, "{commands:?}");
+/// The commands that a node's advice prints for who runs the chain that goes, and for who runs the one that stays.
+fn deep_advice(node: &Node) -> (Vec<String>, Vec<String>) {
+    let fork = node.call("getforkinfo", json!([]));
+    let advice = fork["advice"].as_str().expect("text").to_owned();
+    let quoted = advice.split('\'').skip(1).step_by(2).map(str::to_owned);
+    let mut gone: Vec<String> = quoted.filter(|c| c.starts_with("timed ")).collect();
+    assert_eq!(gone.len(), 3, "{advice}");
+    let stays = gone.split_off(2);
+    (gone, stays)
+}
+
+/// Operators have agreed on the chain of the second part: everybody runs what the nodes advise, the first part first.
+fn follow_deep_advice(net: &Forked) {
+    let run = |node: &Node, commands: &[String]| {
         for command in commands {
             let words = command.split(' ').skip(1);
             let config = node.config();
@@ -312,9 +350,55 @@ fn follow_deep_advice(net: &Forked, stays: &str) {
             let (code, said) = run_timed(&words);
             assert_eq!(code, Some(0), "{command}: {said}");
         }
+    };
+    let of_stays = &net.cluster.nodes[net.parts.second[0]];
+    let of = |part: &[usize], stays: bool| -> Vec<Vec<String>> {
+        let part = net.of(part).into_iter();
+        part.map(|node| {
+            let (gone, kept) = deep_advice(node);
+            if stays {
+                return kept;
+            }
+            let height = node.call("getforkinfo", json!([]))["height"].clone();
+            let id = of_stays.call("getblockhash", json!([height]));
+            let id = format!(":{}", id.as_str().expect("an id"));
+            gone.iter().map(|c| c.replace(":ID", &id)).collect()
+        })
+        .collect()
+    };
+    // The coalition's nodes know of the fork as well, and run what stays.
+    let staying = [&net.parts.second[..], &net.parts.both].concat();
+    let (gone, kept) = (of(&net.parts.first, false), of(&staying, true));
+    stop_all(&net.cluster.nodes.iter().collect::<Vec<_>>());
+    for (node, commands) in net.of(&net.parts.first).iter().zip(gone) {
+        run(node, &commands);
+    }
+    for (node, commands) in net.of(&staying).iter().zip(kept) {
+        run(node, &commands);
     }
     net.cluster.nodes.iter().for_each(Node::start);
     net.cluster.nodes.iter().for_each(Node::await_ready);
+}
+
+/// A node that has halted, killed and started with no other node there: halted at once, with the same words.
+fn assert_halted_alone(node: &Node, own: &Paid) {
+    let before = node.call("getforkinfo", json!([]));
+    node.kill();
+    node.start();
+    node.await_ready();
+    let after = node.call("getforkinfo", json!([]));
+    assert_eq!(node.call("getconnectioncount", json!([])), 0);
+    assert_eq!(after["status"], "open", "{after}");
+    for field in ["height", "held", "branches", "advice"] {
+        assert_eq!(after[field], before[field], "{field}");
+    }
+    let (status, reasons) = node.health();
+    assert!(status == 503 && reasons.contains("FORK"), "{reasons}");
+    let own_standing = node.call("masternode", json!(["status"]));
+    assert_eq!(own_standing["able_to_sign"], false, "{own_standing}");
+    let state = finality(node, &own.txid);
+    assert_eq!(state["state"], "contested", "{state}");
+    node.kill();
 }
 
 #[test]
@@ -348,8 +432,29 @@ fn a_fork_that_is_too_deep_halts_with_words_that_say_what_to_do() {
         let (code, said) = recover(node, &["--branch", &held, "--i-know"]);
         assert!(code != Some(0) && said.contains("getforkinfo"), "{said}");
     }
-    let stays = net.cluster.nodes[2].call("getforkinfo", json!([]))["held"].clone();
-    follow_deep_advice(&net, stays.as_str().expect("a block"));
+    let all: Vec<&Node> = net.cluster.nodes.iter().collect();
+    let coalition = net.of(&net.parts.both);
+    stop_all(&coalition);
+    let honest: Vec<&Node> = net.honest().collect();
+    for (i, own) in [(0, &net.first), (2, &net.second)] {
+        let others: Vec<&Node> = honest
+            .iter()
+            .copied()
+            .filter(|n| n.port != all[i].port)
+            .collect();
+        others.iter().for_each(|node| node.kill());
+        assert_halted_alone(all[i], own);
+        honest.iter().for_each(|node| node.start());
+        honest.iter().for_each(|node| node.await_ready());
+    }
+    coalition.iter().for_each(|node| node.start());
+    for node in &coalition {
+        wait_until("everybody has halted", || {
+            let fork = node.try_call("getforkinfo", json!([]));
+            fork.is_ok_and(|fork| fork["status"] == "open")
+        });
+    }
+    follow_deep_advice(&net);
     for node in net.honest() {
         for paid in [&net.before, &net.second] {
             node.await_final(&paid.txid);
@@ -360,8 +465,17 @@ fn a_fork_that_is_too_deep_halts_with_words_that_say_what_to_do() {
         .nodes
         .iter()
         .for_each(|node| node.await_final(&paid));
-    wait_until("those who came over sign again", || {
-        let own = |i: usize| net.cluster.nodes[i].call("masternode", json!(["status"]));
-        [0, 1].into_iter().all(|i| own(i)["able_to_sign"] == true)
+    wait_until("everybody signs again", || {
+        let own = |node: &Node| node.call("masternode", json!(["status"]));
+        net.honest().all(|node| own(node)["able_to_sign"] == true)
     });
+    for node in net.honest() {
+        let fork = node.call("getforkinfo", json!([]));
+        assert_eq!(fork["status"], "none", "the halt has ended: {fork}");
+        let (_, reasons) = node.health();
+        assert!(!reasons.contains("FORK"), "{reasons}");
+        assert_eq!(finality(node, &net.second.txid)["final"], true);
+    }
+    let returned = finality(&net.cluster.nodes[0], &net.first.txid);
+    assert_ne!(returned["state"], "contested", "{returned}");
 }

@@ -57,8 +57,13 @@ pub struct Kept {
 impl Kept {
     /// Of a node that does not run.
     pub fn of(node: &Node, cluster: &Cluster) -> Kept {
+        Kept::named(node, cluster, "kept")
+    }
+
+    /// One of several moments.
+    pub fn named(node: &Node, cluster: &Cluster, moment: &str) -> Kept {
         let name = node.dir.file_name().expect("a name");
-        let copy_dir = cluster.dir.path().join("kept").join(name);
+        let copy_dir = cluster.dir.path().join(moment).join(name);
         std::fs::create_dir_all(&copy_dir).expect("a directory");
         for name in STORES.iter().chain(&FILES) {
             let own = node.dir.join(name);

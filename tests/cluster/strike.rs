@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 
-use crate::forked::{Forked, Kept, finality, stop_all};
-use crate::support::{Node, Tip, timed, wait_for, wait_until};
+use crate::forked::{Forked, Kept, Parts, finality, stop_all};
+use crate::support::{Node, Tip, run_timed, timed, wait_for, wait_until};
 
 /// Starts the node so that it dies at a moment, named or counted.
 fn start_doomed(node: &Node, moment: &str) {
@@ -98,4 +98,98 @@ fn a_crash_at_any_write_of_the_crossing_changes_nothing() {
     net.cluster.nodes.iter().for_each(Node::await_ready);
     net.assert_recovered(&net.first, &net.second);
     net.assert_cheated(loser);
+}
+
+/// What the log says once the halt is durable.
+const HALTED: &str = "deeper than max_reorg. This node signs";
+
+/// Whether a node that starts alone halts.
+fn halts_alone(node: &Node) -> bool {
+    node.start();
+    node.await_ready();
+    let fork = node.call("getforkinfo", json!([]));
+    let own = node.call("masternode", json!(["status"]));
+    node.kill();
+    let halted = fork["status"] == "open";
+    assert!(!halted || own["able_to_sign"] == false, "{own}");
+    halted
+}
+
+#[test]
+fn a_crash_at_any_write_of_a_deep_halt_loses_nothing_that_was_said() {
+    let parts = Parts {
+        first: vec![0, 1],
+        second: vec![2, 3],
+        both: vec![4, 5, 6],
+    };
+    let net = Forked::make(&[1_000; 7], parts, &[("max_reorg", 1)]);
+    let nodes = &net.cluster.nodes;
+    let finder = &nodes[0];
+    let kept = Kept::of(finder, &net.cluster);
+    // Killed at every moment until it has found the fork, among the others.
+    let mut crashes = Vec::new();
+    loop {
+        kept.put_back();
+        let logged = finder.logged().len();
+        start_doomed(finder, &(crashes.len() + 1).to_string());
+        let said = || finder.logged()[logged..].contains(HALTED);
+        wait_until("it dies or says that it has halted", || {
+            finder.has_ended() || said()
+        });
+        if !finder.has_ended() {
+            break;
+        }
+        let name = format!("crash-{}", crashes.len() + 1);
+        crashes.push((Kept::named(finder, &net.cluster, &name), said()));
+    }
+    let height = finder.call("getforkinfo", json!([]))["height"].clone();
+    // A stop in order would write, and meet its doom.
+    finder.kill();
+    let others = net.of(&[net.parts.second.clone(), net.parts.both.clone()].concat());
+    stop_all(&others);
+    let mut found = 0;
+    for (i, (crash, said)) in crashes.iter().enumerate() {
+        crash.put_back();
+        let halted = halts_alone(finder);
+        found += usize::from(halted);
+        assert!(halted || !said, "killed at moment {}", i + 1);
+    }
+    println!(
+        "killed at each of {} moments, {found} of them after the record was durable",
+        crashes.len()
+    );
+    assert!(found < crashes.len(), "before it had found anything");
+
+    // Operators agree on this node's chain; killed at every moment of the start that forgets the halt.
+    kept.put_back();
+    finder.start();
+    finder.await_ready();
+    others.iter().for_each(|node| node.start());
+    others.iter().for_each(|node| node.await_ready());
+    wait_until("it is halted", || {
+        finder.call("getforkinfo", json!([]))["status"] == "open"
+    });
+    let fork = finder.call("getforkinfo", json!([]));
+    assert_eq!(fork["height"], height, "found at the same place");
+    let block = fork["held"].as_str().expect("a block").to_owned();
+    stop_all(&[&others[..], &[finder]].concat());
+    let halted = Kept::named(finder, &net.cluster, "halted");
+    assert!(halts_alone(finder), "no word yet");
+    halted.put_back();
+    let word = format!("{height}:{block}");
+    let (code, said) = run_timed(&["trust", &word, "--config", &finder.config()]);
+    assert_eq!(code, Some(0), "{said}");
+    for moment in 1.. {
+        halted.put_back();
+        let logged = finder.logged().len();
+        start_doomed(finder, &moment.to_string());
+        let ready = || finder.logged()[logged..].contains("ready: height");
+        wait_until("it dies or is ready", || finder.has_ended() || ready());
+        let survived = !finder.has_ended();
+        finder.kill();
+        assert!(!halts_alone(finder), "killed at moment {moment}");
+        if survived {
+            break;
+        }
+    }
 }

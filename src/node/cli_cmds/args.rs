@@ -105,6 +105,9 @@ pub(super) struct ProofExport {
     /// begin at this block instead of the genesis, as HEIGHT:ID; it must not be above that of the transaction
     #[argh(option, arg_name = "block")]
     pub(super) trusted: Option<String>,
+    /// also of a transaction that an open fork may still take back: the proof shows what was decided here, not that it stays
+    #[argh(switch)]
+    pub(super) contested: bool,
 }
 
 /// Check a finality proof without any node. Ends with 1 if it proves nothing.

@@ -129,6 +129,12 @@ fn status_text(whole: &Value, client: &Client, now_ms: u64) -> String {
     } else {
         reasons.join("\n")
     };
+    let standing = match chain["contested_from"].as_u64() {
+        Some(from) => {
+            format!("CONTESTED from height {from} on: a fork is open, see time-cli getforkinfo")
+        }
+        None => "final".to_owned(),
+    };
     pairs(&[
         (
             "node",
@@ -145,7 +151,7 @@ fn status_text(whole: &Value, client: &Client, now_ms: u64) -> String {
         (
             "tip",
             format!(
-                "height {}, {age} old, final\n{}",
+                "height {}, {age} old, {standing}\n{}",
                 show(&chain["blocks"]),
                 show(&chain["bestblockhash"])
             ),

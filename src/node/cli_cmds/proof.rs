@@ -25,9 +25,9 @@ pub(super) fn export(
     options: &ProofExport,
     output: &mut Output<'_>,
 ) -> Result<(), CliError> {
-    let mut params = vec![json!(options.txid)];
-    params.extend(options.trusted.iter().map(|block| json!(block)));
-    let proof = client.call("getfinalityproof", json!(params))?;
+    let trusted = options.trusted.as_deref().unwrap_or_default();
+    let params = json!([options.txid, trusted, options.contested]);
+    let proof = client.call("getfinalityproof", params)?;
     let Some(file) = &options.out else {
         output.value(&proof);
         return Ok(());

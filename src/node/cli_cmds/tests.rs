@@ -209,9 +209,9 @@ fn results_print_as_bitcoin_cli_prints_them() {
 #[test]
 fn status_says_what_the_network_waits_for_and_fails_when_unhealthy() {
     let node = FakeNode::start(|method, _| match method {
-        "getblockchaininfo" => {
-            Ok(json!({"chain": "regtest", "blocks": 12, "bestblockhash": "ab", "time": 1_000}))
-        }
+        "getblockchaininfo" => Ok(
+            json!({"chain": "regtest", "blocks": 12, "bestblockhash": "ab", "time": 1_000, "contested_from": 9}),
+        ),
         "getconsensusinfo" => Ok(json!({
             "height": 13, "round": 4, "step": "propose", "quorum_power": 3_000, "total_power": 4_000, "connected_power": 2_000,
             "waiting_for": "a quorum: 2 of 4 are connected",
@@ -237,6 +237,7 @@ fn status_says_what_the_network_waits_for_and_fails_when_unhealthy() {
         "2000 of 4000",
         "quorum: none for 12 s",
         "able to sign",
+        "CONTESTED from height 9 on",
     ] {
         assert!(text.contains(part), "{part} in {text}");
     }

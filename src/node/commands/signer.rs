@@ -7,8 +7,8 @@ use crate::node::datadir::{DataDir, lock_operator_key};
 use crate::node::exit::Exit;
 use crate::node::keys::{self, KeyKind};
 use crate::node::run::load_genesis;
-use crate::replica::record::{Position, Record, Step};
-use crate::storage::signer::SignerStatus;
+use crate::replica::record::{Position, Record, Step, is_of_forks};
+use crate::storage::signer::{SignerStatus, UnsureReason};
 use crate::storage::{KvStore, LedgerStore, Owner, Signer};
 use crate::types::ids::{Era, Height, Round};
 use serde_json::json;
@@ -118,8 +118,8 @@ pub(super) fn init(config: &Config, above: u64, i_know: bool) -> Result<String, 
     if signer == Signer::Sure {
         return refuse("the signer store is in order: nothing was changed".into());
     }
-    let mark = store
-        .load()?
+    let held = store.load()?;
+    let mark = held
         .iter()
         .find_map(|(key, value)| match Record::read(key, value) {
             Ok(Record::HighWater(position)) => Some(position.height),
@@ -136,7 +136,12 @@ pub(super) fn init(config: &Config, above: u64, i_know: bool) -> Result<String, 
         round: Round(u32::MAX),
         step: Step::Precommit,
     });
-    store.renew(&[(record.key(), record.value())])?;
+    // A fork stays known; what another key has said of it is not this one's word.
+    let foreign = signer == Signer::Unsure(UnsureReason::OtherKey);
+    let mut records = vec![(record.key(), record.value())];
+    let kept = |key: &[u8]| is_of_forks(key) && !(foreign && key.first() == Some(&b's'));
+    records.extend(held.into_iter().filter(|(key, _)| kept(key)));
+    store.renew(&records)?;
     Ok(format!(
         "a new signer store is in {}: it signs nothing at or below height {above}\n",
         datadir.signer().display()

@@ -7,9 +7,12 @@
 //! that is lost, signs two statements of one attempt, or lets an unproved claim stop anything.
 
 mod case;
+mod deep;
 mod pool;
 mod probe;
 mod recover;
+#[cfg(test)]
+mod tests_deep;
 
 pub(super) use case::Case;
 pub use recover::{ForkInfo, RecoverError};
@@ -97,8 +100,8 @@ impl Archive {
 pub(super) struct Forks {
     /// The fork that is open.
     pub(super) case: Option<Case>,
-    /// A fork below what can be taken back: a height at which two blocks are decided, the own one first.
-    pub(super) deep: Option<(Height, [BlockId; 2])>,
+    /// A fork below what can be taken back.
+    pub(super) deep: Option<deep::Deep>,
     /// Searches for the first height at which a peer differs.
     probes: BTreeMap<PeerId, Probe>,
     /// Peers that are not searched again before this time.
@@ -296,11 +299,12 @@ impl Replica {
     }
 
     /// What is due by time.
-    pub(super) fn tend_forks(&mut self, now: Now) {
-        self.expire_probes(now);
+    pub(super) fn tend_forks(&mut self, now: Now, view: &dyn CoinView) -> Result<(), ViewError> {
+        self.expire_probes(now, view)?;
         if self.forks.case.as_ref().is_some_and(|c| c.due <= now.mono) {
             self.tend_case(now);
         }
+        Ok(())
     }
 
     /// A RecoveryCert whose signatures hold: the era ends for this node too, whether it had noticed the fork or not.

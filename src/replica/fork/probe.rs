@@ -25,6 +25,8 @@ pub(super) struct Probe {
     high: Height,
     found: Option<Decision>,
     asked: Height,
+    /// A difference where undo ends, the peer's decision first, while the block that the operator vouches for is asked for.
+    deep: Option<Box<(Decision, Decision)>>,
     pub(super) due: MonoUs,
 }
 
@@ -68,6 +70,7 @@ impl Replica {
             high,
             found: None,
             asked: low,
+            deep: None,
             due: now.mono,
         };
         self.forks.probes.insert(peer, probe);
@@ -85,10 +88,52 @@ impl Replica {
         }
     }
 
-    /// Searches without an answer end.
-    pub(super) fn expire_probes(&mut self, now: Now) {
-        self.forks.probes.retain(|_, probe| probe.due > now.mono);
+    /// Searches without an answer end; a peer that does not show the block that the operator vouches for is judged without.
+    pub(super) fn expire_probes(&mut self, now: Now, view: &dyn CoinView) -> Result<(), ViewError> {
         self.forks.rests.retain(|_, at| *at > now.mono);
+        let over = self.forks.probes.iter().filter(|(_, p)| p.due <= now.mono);
+        let over: Vec<PeerId> = over.map(|(peer, _)| *peer).collect();
+        for peer in over {
+            let deep = self.forks.probes.remove(&peer).and_then(|p| p.deep);
+            if let Some(deep) = deep {
+                let (found, own) = *deep;
+                self.judge_deep(peer, found, own, view)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A difference where undo ends. A peer that is on a branch which the operator has given up is told apart first: it differs
+    /// at the block that the operator vouches for, too.
+    fn differs_deep(
+        &mut self,
+        now: Now,
+        peer: PeerId,
+        (found, own): (Decision, Decision),
+        view: &dyn CoinView,
+    ) -> Result<(), ViewError> {
+        let height = found.header.height;
+        match self.trust.vouched().filter(|root| root.height < height) {
+            Some(root) if root.height > Height(0) => {
+                let Some(probe) = self.forks.probes.get_mut(&peer) else {
+                    return Ok(());
+                };
+                probe.deep = Some(Box::new((found, own)));
+                probe.asked = root.height;
+                probe.due = now.mono.plus_ms(ANSWER_MS);
+                self.send(peer, Message::GetDecision(root.height));
+                Ok(())
+            }
+            _ => {
+                self.forks.probes.remove(&peer);
+                self.judge_deep(peer, found, own, view)
+            }
+        }
+    }
+
+    fn given_up(&mut self, height: Height) {
+        let why = "its peer is on a branch that the operator has given up";
+        self.refuse_fork(height, why);
     }
 
     /// Chains that differ where undo ends: the first difference is deeper. If the set of this height has decided both blocks
@@ -101,6 +146,13 @@ impl Replica {
         view: &dyn CoinView,
     ) -> Result<(), ViewError> {
         let (height, at) = (found.header.height, found.certificate.commit.at);
+        if self.trust.vouched().is_some_and(|r| height <= r.height) {
+            self.refuse_fork(
+                height,
+                "the operator vouches for this node's own block there or above",
+            );
+            return Ok(());
+        }
         let set = self.set_at(view, height, at.era)?;
         let same_set = found.header.validators_hash == own.header.validators_hash;
         let checks = set
@@ -117,35 +169,6 @@ impl Replica {
             ),
         }
         Ok(())
-    }
-
-    /// Two blocks of one height are decided, and going back is beyond this node: it signs nothing more and says what to do.
-    pub(in crate::replica) fn too_deep(
-        &mut self,
-        found: &Decision,
-        view: &dyn CoinView,
-    ) -> Result<(), ViewError> {
-        let height = found.header.height;
-        let Some(own) = self.decision_at(view, height)? else {
-            return Ok(());
-        };
-        if own.block() == found.block() || self.forks.deep.is_some() {
-            return Ok(());
-        }
-        let blocks = [own.block(), found.block()];
-        self.forks.deep = Some((height, blocks));
-        self.gate.drop_held();
-        self.guard.fork(Some(self.deep_advice(height, blocks)));
-        self.event(Event::ForkTooDeep(height, blocks));
-        Ok(())
-    }
-
-    /// What operators should do about a fork that no node can go back from.
-    pub(super) fn deep_advice(&self, height: Height, [own, other]: [BlockId; 2]) -> String {
-        format!(
-            "FORK deeper than max_reorg ({} heights): at height {height} this node has {own} and others {other}; no node goes back so far by itself. Operators must agree on ONE of the two; who runs the other one: stop the node, 'timed db rebuild', 'timed trust {height}:ID' with the block that stays, and start it again; once none of them is left, start the others again, which sign nothing before",
-            self.state.params().max_reorg
-        )
     }
 
     pub(super) fn probe_answered(
@@ -174,11 +197,20 @@ impl Replica {
             return Ok(());
         };
         let height = decision.header.height;
-        if own.block() == decision.block() {
+        let same = own.block() == decision.block();
+        if let Some(deep) = probe.deep.take() {
+            self.forks.probes.remove(&peer);
+            let (found, own) = *deep;
+            if same {
+                return self.judge_deep(peer, found, own, view);
+            }
+            self.given_up(found.header.height);
+            return Ok(());
+        }
+        if same {
             (probe.low, probe.sure) = (height, true);
         } else if !probe.sure {
-            self.forks.probes.remove(&peer);
-            return self.judge_deep(peer, decision, own, view);
+            return self.differs_deep(now, peer, (decision, own), view);
         } else {
             (probe.high, probe.found) = (height, Some(decision));
         }

@@ -82,30 +82,6 @@ impl Replica {
         open.or_else(|| self.ended_fork())
     }
 
-    fn deep_fork(&self) -> Option<ForkInfo> {
-        let (height, blocks) = self.forks.deep?;
-        let branch = |block| BranchInfo {
-            block,
-            at: EraRound::default(),
-            stated: Power(0),
-        };
-        Some(ForkInfo {
-            height,
-            era: self.state.era(),
-            open: true,
-            branches: blocks.into_iter().map(branch).collect(),
-            held: Some(blocks[0]),
-            stays: None,
-            culprits: Vec::new(),
-            power: (Power(0), Power(0)),
-            needed: Power(0),
-            attempt: None,
-            depth: (self.state.height().0 + 1).saturating_sub(height.0),
-            returned: Vec::new(),
-            advice: self.deep_advice(height, blocks),
-        })
-    }
-
     fn open_fork(&self) -> Option<ForkInfo> {
         let case = self.forks.case.as_ref()?;
         let attempt = case.attempt().unwrap_or(0).max(case.seen_attempt());
@@ -199,7 +175,7 @@ impl Replica {
 
     /// B6 step 7: operators have agreed on a branch. States it in the attempt after the last one; the attempt.
     pub fn recover(&mut self, now: Now, block: BlockId) -> Result<u32, RecoverError> {
-        if self.forks.case.is_none() && self.forks.deep.is_some() {
+        if self.forks.case.is_none() && self.deep_fork().is_some() {
             return Err(RecoverError::TooDeep);
         }
         let case = self.forks.case.as_ref().ok_or(RecoverError::NoFork)?;

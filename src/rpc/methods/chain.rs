@@ -19,17 +19,21 @@ const BLOCKHASH: &str = "The block's id, 64 hex digits. The chain id names the g
 const TIMEOUT: &str = "Longest wait in milliseconds; 0: a day.";
 const TIP: &str = "{ hash, height } The tip, reached or not.";
 
+const CONTESTED: &str = "While a fork is open (getforkinfo), blocks that it may take back have 0 confirmations, are not final, and fork_height \
+                         is the lowest of them.";
+
 /// Rows of this category.
 pub const METHODS: &[MethodSpec] = &[
     MethodSpec {
         name: "getblockchaininfo",
         category: Category::Chain,
         summary: "The state of the chain on this node.",
-        details: "Fields that exist only for proof of work are constants: bits 207fffff, difficulty 1, chainwork 0.",
+        details: "Fields that exist only for proof of work are constants: bits 207fffff, difficulty 1, chainwork 0. contested_from is \
+                  null unless a fork is open: blocks from that height on are not final until it has ended.",
         args: &[],
         result: "{ chain (main, test; a devnet says regtest), blocks, headers, bestblockhash, bits, target, difficulty, time, \
                  mediantime, verificationprogress, initialblockdownload, chainwork, size_on_disk, pruned, warnings, chain_id, \
-                 durable_height, era, branch, slot_index }",
+                 durable_height, era, branch, slot_index, contested_from }",
         example: "",
         while_starting: false,
         run: getblockchaininfo,
@@ -71,7 +75,7 @@ pub const METHODS: &[MethodSpec] = &[
         name: "getblock",
         category: Category::Chain,
         summary: "A decided block.",
-        details: "",
+        details: CONTESTED,
         args: &[
             required("blockhash", ArgKind::Hex, BLOCKHASH),
             optional(
@@ -82,7 +86,7 @@ pub const METHODS: &[MethodSpec] = &[
             ),
         ],
         result: "\"hex\", or { hash, confirmations, height, version, merkleroot, time, nTx, previousblockhash, nextblockhash, \
-                 size, strippedsize, weight, tx, ... }",
+                 size, strippedsize, weight, tx, final, fork_height if contested, ... }",
         example: "\"00...\" 2",
         while_starting: false,
         run: getblock,
@@ -91,7 +95,7 @@ pub const METHODS: &[MethodSpec] = &[
         name: "getblockheader",
         category: Category::Chain,
         summary: "The header of a decided block.",
-        details: "",
+        details: CONTESTED,
         args: &[
             required("blockhash", ArgKind::Hex, BLOCKHASH),
             optional(
@@ -102,7 +106,7 @@ pub const METHODS: &[MethodSpec] = &[
             ),
         ],
         result: "\"hex\", or { hash, confirmations, height, version, merkleroot, time, nTx, previousblockhash, \
-                 nextblockhash, round, proposer, stateroot, ... }",
+                 nextblockhash, round, proposer, stateroot, final, fork_height if contested, ... }",
         example: "\"00...\"",
         while_starting: false,
         run: getblockheader,
@@ -187,6 +191,7 @@ fn getblockchaininfo(call: &Call<'_>, _: &Args) -> Result<Reply, RpcError> {
         "era": view.era.0,
         "branch": view.branch.0,
         "slot_index": view.slot_index.0,
+        "contested_from": view.contested.map(|from| from.0),
     });
     // As Bitcoin Core: present only when pruned.
     if base.0 > 0 {
@@ -268,7 +273,7 @@ fn getblockheader(call: &Call<'_>, args: &Args) -> Result<Reply, RpcError> {
         return Ok(json!(hex::encode(&codec::encode(&header))).into());
     }
     let count = call.chain().block(height)?.map(|b| b.transactions.len());
-    let mut out = json::header(&header, &id, call.view.tip.height, count);
+    let mut out = json::header(&header, &id, &call.view, count);
     with_next(call, &mut out, height)?;
     Ok(out.into())
 }
@@ -316,7 +321,7 @@ fn getblock(call: &Call<'_>, args: &Args) -> Result<Reply, RpcError> {
         return Ok(json!(hex::encode(&codec::encode(&*block))).into());
     }
     let count = Some(block.transactions.len());
-    let mut out = json::header(&block.header, &id, call.view.tip.height, count);
+    let mut out = json::header(&block.header, &id, &call.view, count);
     let (size, stripped) = json::block_sizes(&block);
     out["strippedsize"] = json!(stripped);
     out["size"] = json!(size);

@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 
 const TXID: &str = "The transaction's id, 64 hex digits.";
 const TRUSTED: &str = "HEIGHT:ID of a block that you know to be final, in place of the genesis.";
-const STATE: &str = "{ txid, state (pending, proposed, final, archived, conflicted, dropped, unknown), final, height, \
-                     blockhash, finality_ms }";
+const STATE: &str = "{ txid, state (pending, proposed, final, archived, contested, conflicted, dropped, unknown), final, height, \
+                     blockhash, finality_ms, fork_height if contested, conflicts_with, reason }";
 
 /// Rows of this file.
 pub const METHODS: &[MethodSpec] = &[
@@ -54,7 +54,9 @@ pub const METHODS: &[MethodSpec] = &[
         name: "gettransactionfinality",
         category: Category::Chain,
         summary: "How far a transaction is.",
-        details: "",
+        details: "contested: it was decided on a branch whose certificate another certificate contradicts (getforkinfo). It is not \
+                  final, and must not be relied on, until the fork has ended: then it is final again, or waits or is void because \
+                  the branch was taken back. What was decided below fork_height is final all the time.",
         args: &[required("txid", ArgKind::Hex, TXID)],
         result: STATE,
         example: "\"txid\"",
@@ -65,7 +67,7 @@ pub const METHODS: &[MethodSpec] = &[
         name: "waittransactionfinality",
         category: Category::Chain,
         summary: "Waits until a transaction is final.",
-        details: "Answers as soon as it is final. Error -25 as soon as it can never be (an input was spent by another), \
+        details: "Answers as soon as it is final; a contested one is not (see gettransactionfinality). Error -25 as soon as it can never be (an input was spent by another), \
                   -1 with reason \"timeout\" when the time is over.",
         args: &[
             required("txid", ArgKind::Hex, TXID),
@@ -85,10 +87,18 @@ pub const METHODS: &[MethodSpec] = &[
         name: "getfinalityproof",
         category: Category::Chain,
         summary: "A proof that a transaction is final, to be checked offline with the genesis file alone.",
-        details: "It proves inclusion, not that an output is unspent. 'time-cli proof verify FILE' checks it.",
+        details: "It proves inclusion, not that an output is unspent. 'time-cli proof verify FILE' checks it. Of a contested \
+                  transaction none is made (error -25, reason \"contested\"): who checks it offline cannot know of the fork, and \
+                  the other branch proves as well. With contested true it is made all the same, as evidence of what was decided here.",
         args: &[
             required("txid", ArgKind::Hex, TXID),
             optional("trusted", ArgKind::Text, "", TRUSTED),
+            optional(
+                "contested",
+                ArgKind::Boolean,
+                "false",
+                "Whether to make it although a fork may take the block back.",
+            ),
         ],
         result: "{ format, chain, txid, wtxid, height, blockhash, merkle, header, certificate, validators, steps, start if \
                  trusted was given, recoveries if a fork lies on the way }",
@@ -102,13 +112,14 @@ pub const METHODS: &[MethodSpec] = &[
         summary: "Checks a finality proof against this node's genesis.",
         details: "root names what was trusted, and root_age_ms its age. root_stale: it is older than the trusting period, so \
                   its keys may have been sold, and a younger root proves more. A proof cannot show a fork that came after it was made: \
-                  one of a branch that a fork ended is refused here, and only here.",
+                  one of a branch that a fork ended is refused here, and only here. fork_height: a fork is open that may take the block \
+                  back; rely on it only when that has ended.",
         args: &[
             required("proof", ArgKind::Object, "What getfinalityproof answered."),
             optional("trusted", ArgKind::Text, "", TRUSTED),
         ],
         result: "{ valid: true, txid, wtxid, height, blockhash, time, signed_power, total_power, root, root_age_ms, \
-                 root_stale }; an error says what is wrong with it",
+                 root_stale, fork_height if contested }; an error says what is wrong with it",
         example: "'{\"format\": ...}'",
         while_starting: false,
         run: verifyfinalityproof,
@@ -139,7 +150,7 @@ fn gettxout(call: &Call<'_>, args: &Args) -> Result<Reply, RpcError> {
         let place = call.chain().position_of(&txid)?;
         // Coins without a transaction are those of the genesis.
         let height = place.map_or(0, |(height, _)| height.0);
-        let confirmations = (call.view.tip.height.0 + 1).saturating_sub(height);
+        let confirmations = call.view.confirmations(Height(height));
         return Ok(answer(&coin.output, confirmations, coin.coinbase).into());
     }
     if !with_mempool {
@@ -210,6 +221,18 @@ fn getfinalityproof(call: &Call<'_>, args: &Args) -> Result<Reply, RpcError> {
             Some(start)
         }
     };
+    if !args.boolean(2, false)
+        && let Some((height, _)) = chain.position_of(&txid)?
+        && let Some(fork) = call.view.contested_from(height)
+    {
+        let text = format!(
+            "transaction {txid} is contested: a fork from height {fork} on is open, and may take its block back; see getforkinfo"
+        );
+        let error = RpcError::new(code::VERIFY, text).reason("contested");
+        return Err(error.hint(
+            "once the fork has ended the proof is worth something; contested = true makes it now",
+        ));
+    }
     match proof::make(&chain, call.node(), &txid, start)? {
         Some(proof) => Ok(proof.to_json().into()),
         None => {
@@ -250,5 +273,6 @@ fn verifyfinalityproof(call: &Call<'_>, args: &Args) -> Result<Reply, RpcError> 
     let mut out = verdict.to_json();
     out["root_age_ms"] = json!(call.now.wall.since(verdict.root_time));
     out["root_stale"] = json!(verdict.is_stale(call.now.wall));
+    json::contest(&mut out, call.view.contested_from(verdict.height));
     Ok(out.into())
 }

@@ -70,7 +70,8 @@ pub const METHODS: &[MethodSpec] = &[
         name: "getrawtransaction",
         category: Category::Transactions,
         summary: "A transaction of a decided block or of the mempool.",
-        details: "The genesis balances are not a transaction.",
+        details: "The genesis balances are not a transaction. A contested one (gettransactionfinality) is not final, has 0 confirmations, and \
+                  fork_height is shown.",
         args: &[
             required("txid", ArgKind::Hex, "The transaction's id."),
             optional(
@@ -87,7 +88,7 @@ pub const METHODS: &[MethodSpec] = &[
             ),
         ],
         result: "\"hex\", or { txid, hash, version, size, vsize, weight, locktime, vin, vout, hex, blockhash, confirmations, time, \
-                 blocktime }",
+                 blocktime, final, fork_height if contested }",
         example: "\"txid\" 1",
         while_starting: false,
         run: getrawtransaction,
@@ -328,10 +329,12 @@ fn shown(
         out["in_active_chain"] = json!(true);
         out["blockhash"] = json!(d.id.to_string());
         out["blockheight"] = json!(header.height.0);
-        out["confirmations"] = json!((call.view.tip.height.0 + 1).saturating_sub(header.height.0));
+        let fork = call.view.contested_from(header.height);
+        out["confirmations"] = json!(call.view.confirmations(header.height));
         out["time"] = json!(header.time.0 / 1_000);
         out["blocktime"] = json!(header.time.0 / 1_000);
-        out["final"] = json!(true);
+        out["final"] = json!(fork.is_none());
+        json::contest(&mut out, fork);
     }
     Ok(out)
 }

@@ -104,7 +104,9 @@ pub const METHODS: &[MethodSpec] = &[
         name: "getbalance",
         category: Category::Wallet,
         summary: "What this wallet can spend.",
-        details: "Final coins that no pending payment of ours spends. With minconf 0 also the change of those payments.",
+        details: "Final coins that no pending payment of ours spends. With minconf 0 also the change of those payments, and coins of \
+                  contested blocks: a fork that is open may take those back (gettransactionfinality). What contested blocks \
+                  spent of ours is in neither.",
         args: &[
             optional("dummy", ArgKind::Text, "*", "\"*\" only."),
             optional(
@@ -125,7 +127,8 @@ pub const METHODS: &[MethodSpec] = &[
         name: "listunspent",
         category: Category::Wallet,
         summary: "Coins of this wallet.",
-        details: "",
+        details: "Coins of contested blocks (gettransactionfinality) have 0 confirmations and are not safe. Payments take them last, as \
+                  they take unconfirmed change: if the branch is lost the payment is void.",
         args: &[
             optional(
                 "minconf",
@@ -170,7 +173,8 @@ pub const METHODS: &[MethodSpec] = &[
         category: Category::Wallet,
         summary: "A payment of this wallet.",
         details: "One that a fork took back (B6) is not final and has no confirmations until it is decided again; walletconflicts names the \
-                  decided transaction that made it impossible, if one did.",
+                  decided transaction that made it impossible, if one did. One that an open fork may take back is contested: not final, 0 \
+                  confirmations, with fork_height.",
         args: &[
             required("txid", ArgKind::Hex, "The transaction's id."),
             optional("include_watchonly", ArgKind::Boolean, "false", OLD),
@@ -182,7 +186,7 @@ pub const METHODS: &[MethodSpec] = &[
             ),
         ],
         result: "{ amount, fee, confirmations, blockhash, blockheight, blocktime, txid, wtxid, walletconflicts, time, \
-                 timereceived, bip125-replaceable, details: [{ address, category, amount, label, vout, fee }], hex, decoded }",
+                 timereceived, bip125-replaceable, details: [{ address, category, amount, label, vout, fee }], hex, decoded, final, fork_height if contested }",
         example: "\"txid\"",
         while_starting: false,
         run: gettransaction,
@@ -231,6 +235,7 @@ pub(super) fn caught_up<'a>(
     wallet: &'a Mutex<Wallet>,
 ) -> Result<MutexGuard<'a, Wallet>, RpcError> {
     let mut wallet = wallet.lock();
+    wallet.contest(call.view.contested);
     let tip = call.view.tip.height;
     let Some(mut synced) = wallet.synced() else {
         return Ok(wallet);
@@ -368,11 +373,11 @@ fn listunspent(call: &Call<'_>, args: &Args) -> Result<Reply, RpcError> {
         wanted.insert(args::program(text, call.network())?);
     }
     let query = Query::new(args.get(4))?;
-    let tip = call.view.tip.height.0;
     let wallet = wallet(call)?;
     let wallet = caught_up(call, &wallet)?;
+    let contested = |coin: &Unspent| coin.height.and_then(|at| call.view.contested_from(at));
     let confirmations = |coin: &Unspent| {
-        let made = coin.height.map(|height| (tip + 1).saturating_sub(height.0));
+        let made = coin.height.map(|height| call.view.confirmations(height));
         i64::try_from(made.unwrap_or(0)).unwrap_or(i64::MAX)
     };
     let mut out = Vec::new();
@@ -399,7 +404,7 @@ fn listunspent(call: &Call<'_>, args: &Args) -> Result<Reply, RpcError> {
             "confirmations": depth,
             "spendable": !wallet.is_locked(),
             "solvable": true,
-            "safe": true,
+            "safe": contested(&coin).is_none(),
             "coinbase": coin.coinbase,
         }));
     }
@@ -532,6 +537,8 @@ fn gettransaction(call: &Call<'_>, args: &Args) -> Result<Reply, RpcError> {
     let tx = tx.ok_or_else(|| Call::not_kept("Transaction"))?;
     let fee = i128::from(known.fee.unwrap_or_default().0);
     let net = i128::from(known.credit.0) - i128::from(known.debit.0) + fee;
+    let at = decided.as_ref().map(|d| d.block.header.height);
+    let fork = at.and_then(|height| call.view.contested_from(height));
     let conflict = wallet.void(&txid);
     let conflicts: Vec<String> = conflict.iter().map(|void| void.by.to_string()).collect();
     let mut out = json!({
@@ -543,7 +550,7 @@ fn gettransaction(call: &Call<'_>, args: &Args) -> Result<Reply, RpcError> {
         "time": known.time.0 / 1_000,
         "timereceived": known.time.0 / 1_000,
         "bip125-replaceable": "no",
-        "final": decided.is_some(),
+        "final": decided.is_some() && fork.is_none(),
         "details": details(call, &wallet, &tx, &known),
         "hex": hex::encode(&codec::encode(&tx)),
         "lastprocessedblock": {
@@ -557,7 +564,7 @@ fn gettransaction(call: &Call<'_>, args: &Args) -> Result<Reply, RpcError> {
     if let Some(d) = &decided {
         let header = &d.block.header;
         let index = d.block.transactions.iter().position(|t| t.txid == txid);
-        out["confirmations"] = json!((call.view.tip.height.0 + 1).saturating_sub(header.height.0));
+        out["confirmations"] = json!(call.view.confirmations(header.height));
         out["blockhash"] = json!(d.id.to_string());
         out["blockheight"] = json!(header.height.0);
         out["blockindex"] = json!(index);
@@ -565,6 +572,7 @@ fn gettransaction(call: &Call<'_>, args: &Args) -> Result<Reply, RpcError> {
     } else {
         out["trusted"] = json!(known.fee.is_some());
     }
+    json::contest(&mut out, fork);
     if args.boolean(2, false) {
         out["decoded"] = json::transaction(&tx, None, call.network());
     }

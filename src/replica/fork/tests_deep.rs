@@ -1,0 +1,240 @@
+//! A fork too deep to go back from: durable before it is said, there at every start, over with its cause.
+
+use crate::base::time::{MonoUs, Now};
+use crate::ledger::coins::{Coin, CoinView, MemoryCoins, ViewError};
+use crate::ledger::testkit::{Net, OPERATOR, genesis, key};
+use crate::replica::gate::Held;
+use crate::replica::io::*;
+use crate::replica::machine::{Config, Replica};
+use crate::replica::record::{DeepRecord, Record};
+use crate::replica::start::Disks;
+use crate::sync::trust::{Anchor, Root, Trust};
+use crate::types::block::{Block, Certificate};
+use crate::types::fork::Decision;
+use crate::types::ids::*;
+use std::collections::BTreeMap;
+
+/// A ledger with decisions.
+struct Disk {
+    coins: MemoryCoins,
+    decisions: BTreeMap<Height, Decision>,
+}
+
+impl CoinView for Disk {
+    fn coin(&self, outpoint: &OutPoint) -> Result<Option<Coin>, ViewError> {
+        self.coins.coin(outpoint)
+    }
+    fn decision(&self, height: Height) -> Result<Option<Decision>, ViewError> {
+        Ok(self.decisions.get(&height).cloned())
+    }
+}
+
+/// A chain of `length` blocks, slot blocks where `slots` says so; `mark` makes it another one than others.
+fn chain(length: u64, slots: &[u64], mark: u64) -> (Net, Disk) {
+    let mut net = Net::new(genesis(&[1_000; 4], 4));
+    let mut decisions = BTreeMap::new();
+    for height in 1..=length {
+        let pay = |net: &Net| net.pay(crate::ledger::testkit::HOLDER, 1 + mark, 1_000_000);
+        let (block, _) = match (slots.contains(&height), height) {
+            (true, _) => net.slot_block(vec![]),
+            (false, 2) => {
+                let paid = pay(&net);
+                net.block(vec![paid])
+            }
+            (false, _) => net.block(vec![]),
+        };
+        decisions.insert(Height(height), decided(&net, &block));
+    }
+    let coins = net.coins.clone();
+    (net, Disk { coins, decisions })
+}
+
+fn decided(net: &Net, block: &Block) -> Decision {
+    Decision {
+        header: block.header.clone(),
+        certificate: Certificate {
+            height: block.header.height,
+            block: block.id(),
+            commit: net.last_commit(),
+        },
+    }
+}
+
+fn now(net: &Net) -> Now {
+    Now {
+        wall: net.state.tip.time.plus(1_000),
+        mono: MonoUs(1_000_000),
+    }
+}
+
+/// A start from these disks, what the operator vouches for, and whether the ledger holds that.
+fn start(
+    net: &Net,
+    disk: &Disk,
+    record: Option<&DeepRecord>,
+    root: Option<(Height, BlockId)>,
+) -> (Replica, Vec<Effect>) {
+    let anchor = Anchor {
+        height: Height(0),
+        time: net.genesis.time,
+    };
+    let root = root.map(|(height, id)| Root {
+        height,
+        id,
+        said: None,
+    });
+    let held = root.and_then(|root| disk.decisions.get(&root.height));
+    let met = held.map(|decision| decision.header.time);
+    let config = Config {
+        operator: Some(key(OPERATOR)),
+        mempool: Default::default(),
+        rules: Default::default(),
+        trust: Trust::new(&net.genesis.params, anchor, root, met),
+    };
+    let record = record.map(|record| Record::Deep(Box::new(record.clone())));
+    let disks = Disks {
+        state: net.state.clone(),
+        certificate: None,
+        records: record.iter().map(|r| (r.key(), r.value())).collect(),
+        returned: Vec::new(),
+        unsure: None,
+    };
+    Replica::start(config, disks, now(net), disk).unwrap()
+}
+
+/// Two chains that differ from height 2 on, and the record that each side would keep at `height`.
+fn split(height: u64) -> ((Net, Disk), (Net, Disk), DeepRecord) {
+    let (own, other) = (chain(5, &[1], 1), chain(5, &[1], 2));
+    let of = |disk: &Disk| disk.decisions[&Height(height)].clone();
+    let record = DeepRecord {
+        own: of(&own.1),
+        other: of(&other.1),
+        from: Height(2),
+    };
+    (own, other, record)
+}
+
+fn is_halted(replica: &Replica, net: &Net) -> bool {
+    let info = replica.consensus(now(net));
+    let open = replica.fork().is_some_and(|fork| fork.open);
+    let said = info
+        .signing
+        .as_ref()
+        .is_err_and(|why| why.contains("FORK deeper"));
+    assert_eq!(open, said, "what operators see is what the node does");
+    assert_eq!(open, info.forked.is_some(), "alarms, of observers too");
+    assert_eq!(open, replica.contested().is_some());
+    open
+}
+
+/// Whether these effects take the record off the disk.
+fn forgets(effects: &[Effect]) -> bool {
+    effects.iter().any(|effect| {
+        matches!(effect, Effect::WriteSigner(_, batch) if batch.contains(&(b"d".to_vec(), None)))
+    })
+}
+
+#[test]
+fn a_start_on_the_same_chain_is_halted_at_once() {
+    let ((net, disk), _, record) = split(4);
+    let (replica, effects) = start(&net, &disk, Some(&record), None);
+    assert!(is_halted(&replica, &net), "no peer, and halted");
+    assert!(!forgets(&effects));
+    let told = |e: &Effect| matches!(e, Effect::Event(Event::ForkTooDeep(Height(4), _)));
+    assert!(effects.iter().any(told), "the log says so at every start");
+    let fork = replica.fork().unwrap();
+    assert_eq!(fork.held, Some(record.own.block()));
+    assert_eq!(fork.branches.len(), 2);
+    for word in ["timed db rebuild", "timed trust 4:"] {
+        assert!(fork.advice.contains(word), "{}", fork.advice);
+    }
+    assert_eq!(replica.contested(), Some(Height(2)));
+}
+
+#[test]
+fn the_halt_ends_with_its_cause_and_not_before() {
+    let ((net, disk), (far, theirs), record) = split(4);
+    // The ledger was moved aside: nothing contradicts anything until the height is there again.
+    let (fresh, empty) = chain(0, &[], 1);
+    let (replica, effects) = start(&fresh, &empty, Some(&record), None);
+    assert!(!is_halted(&replica, &fresh) && !forgets(&effects));
+    // Fetched anew, it is the other chain: over, and the disk forgets it.
+    let (replica, effects) = start(&far, &theirs, Some(&record), None);
+    assert!(!is_halted(&replica, &far) && forgets(&effects));
+    // A word about another height, or one that this chain does not hold, is no word about this fork.
+    let elsewhere = (Height(3), disk.decisions[&Height(3)].block());
+    let (replica, effects) = start(&net, &disk, Some(&record), Some(elsewhere));
+    assert!(is_halted(&replica, &net) && !forgets(&effects));
+    // Operators have agreed on the own one, or on what builds on it.
+    for height in [4, 5].map(Height) {
+        let root = (height, disk.decisions[&height].block());
+        let (replica, effects) = start(&net, &disk, Some(&record), Some(root));
+        assert!(!is_halted(&replica, &net) && forgets(&effects), "{height}");
+    }
+    // The block is kept no more: only the operator's word at this very height ends it.
+    let mut pruned = Disk {
+        coins: disk.coins.clone(),
+        decisions: disk.decisions.clone(),
+    };
+    pruned.decisions.remove(&Height(4));
+    let (replica, _) = start(&net, &pruned, Some(&record), None);
+    assert!(is_halted(&replica, &net));
+    let root = (Height(4), record.other.block());
+    let (replica, effects) = start(&net, &pruned, Some(&record), Some(root));
+    assert!(!is_halted(&replica, &net) && forgets(&effects));
+}
+
+#[test]
+fn the_halt_is_durable_before_anybody_is_told() {
+    let ((net, disk), _, record) = split(4);
+    let (mut replica, _) = start(&net, &disk, None, None);
+    replica.gate.flush();
+    replica.gate.hold(Held::Recovered);
+    replica.too_deep(&record.other, &disk).unwrap();
+    assert!(
+        replica.consensus(now(&net)).signing.is_err(),
+        "nothing is signed from here on"
+    );
+    assert!(replica.fork().is_none(), "and nothing is said yet");
+    let written = replica.handle(now(&net), Input::Tick, &disk).unwrap();
+    let put = |e: &Effect| match e {
+        Effect::WriteSigner(number, batch) => {
+            let key = batch.iter().any(|(k, v)| k == b"d" && v.is_some());
+            key.then_some(*number)
+        }
+        _ => None,
+    };
+    let number = written.iter().find_map(put).expect("it is written");
+    let told = |e: &Effect| matches!(e, Effect::Event(Event::ForkTooDeep(..)));
+    assert!(!written.iter().any(told), "S5");
+    let after = replica
+        .handle(now(&net), Input::SignerDurable(number), &disk)
+        .unwrap();
+    assert!(after.iter().any(told) && is_halted(&replica, &net));
+    // Another height of the same fork changes nothing: the advice stays as it was printed.
+    let mut again = record.other.clone();
+    again.header.height = Height(5);
+    replica.too_deep(&again, &disk).unwrap();
+    assert_eq!(replica.fork().unwrap().height, Height(4));
+}
+
+#[test]
+fn what_two_headers_have_in_common_is_not_contested() {
+    let from = |own: (Net, Disk), other: (Net, Disk), height: u64| {
+        let (mut replica, _) = start(&own.0, &own.1, None, None);
+        let found = &other.1.decisions[&Height(height)];
+        replica.too_deep(found, &own.1).unwrap();
+        replica.contested()
+    };
+    let both = |slots: &[u64]| (chain(5, slots, 1), chain(5, slots, 2));
+    let (own, other) = both(&[1]);
+    assert_eq!(from(own, other, 4), Some(Height(2)), "above the slot block");
+    let (own, other) = both(&[1]);
+    assert_eq!(from(own, other, 2), Some(Height(2)), "one parent");
+    let (own, other) = both(&[3]);
+    assert_eq!(
+        from(own, other, 4),
+        Some(Height(1)),
+        "not even the slot block is the same: all that unbonding reaches"
+    );
+}
