@@ -42,17 +42,24 @@ impl Replica {
     }
 
     /// B7 step 2: a validator is shown the highest vote held by its key; an empty frame says that there is none.
-    pub(super) fn peer_masternode(&mut self, now: Now, peer: PeerId, id: MasternodeId) {
+    pub(super) fn peer_masternode(
+        &mut self,
+        now: Now,
+        peer: PeerId,
+        id: MasternodeId,
+        view: &dyn CoinView,
+    ) -> Result<(), ViewError> {
         if let Some(known) = self.peers.get_mut(peer) {
             known.masternode = Some(id);
             let status = known.status;
-            self.peer_status(now, peer, status);
+            self.peer_status(now, peer, status, view)?;
         }
         self.tell_held_of(peer, id);
         if self.peers.is_validator(peer) && self.peers.collects(now.mono) {
             let bitmap = self.bitmap();
             self.send(peer, Message::VoteBitmap(Box::new(bitmap)));
         }
+        Ok(())
     }
 
     /// B7 step 2: the highest vote held of a masternode's key, or that there is none.
@@ -87,9 +94,15 @@ impl Replica {
         own.is_some_and(|(me, key)| *me == vote.voter && self.key_of(vote) == Some(key.public()))
     }
 
-    pub(super) fn peer_status(&mut self, now: Now, peer: PeerId, status: Status) {
+    pub(super) fn peer_status(
+        &mut self,
+        now: Now,
+        peer: PeerId,
+        status: Status,
+        view: &dyn CoinView,
+    ) -> Result<(), ViewError> {
         let Some(known) = self.peers.get_mut(peer) else {
-            return;
+            return Ok(());
         };
         known.status = status;
         if let Some(masternode) = known.masternode {
@@ -103,7 +116,7 @@ impl Replica {
                 self.guard.advance(era, height, &self.state.deciders());
             }
         }
-        self.compare(now, peer, &status);
+        self.compare(now, peer, &status, view)
     }
 
     pub(super) fn frame(

@@ -191,8 +191,8 @@ impl Replica {
     ) -> Result<Vec<Effect>, ViewError> {
         match input {
             Input::PeerUp(peer, status) => self.peer_up(peer, status),
-            Input::PeerMasternode(peer, id) => self.peer_masternode(now, peer, id),
-            Input::PeerStatus(peer, status) => self.peer_status(now, peer, status),
+            Input::PeerMasternode(peer, id) => self.peer_masternode(now, peer, id, view)?,
+            Input::PeerStatus(peer, status) => self.peer_status(now, peer, status, view)?,
             Input::Strayed(peer) => self.suspect(now, peer, self.state.height()),
             Input::PeerDown(peer) => {
                 self.liveness.attestations.forget_peer(peer);

@@ -233,11 +233,23 @@ impl Replica {
 
     /// F5: a peer that stands on another block than this node did at its height, is asked until the first difference is
     /// found; one of an older era is told how that era ended.
-    pub(super) fn compare(&mut self, now: Now, peer: PeerId, status: &Status) {
-        // What was decided before the start is not among the ids, but for the tip.
-        let own = match status.height == self.state.height() {
-            true => Some(self.state.block()),
-            false => self.forks.decided_id(status.height),
+    pub(super) fn compare(
+        &mut self,
+        now: Now,
+        peer: PeerId,
+        status: &Status,
+        view: &dyn CoinView,
+    ) -> Result<(), ViewError> {
+        let tip = self.state.height();
+        let own = match (status.height == tip, self.forks.decided_id(status.height)) {
+            (true, _) => Some(self.state.block()),
+            (false, Some(id)) => Some(id),
+            // Decided before the start: nobody else may notice, as a peer that is behind finds nothing of this node's tip.
+            (false, None) if status.height < tip && status.height >= self.reorg_floor() => {
+                let own = self.decision_at(view, status.height)?;
+                own.map(|decision| decision.block())
+            }
+            (false, None) => None,
         };
         if status.height > Height(0) && own.is_some_and(|own| own != status.block) {
             self.suspect(now, peer, status.height);
@@ -249,6 +261,13 @@ impl Replica {
             let cert = Message::RecoveryCert(Box::new(cert.clone()));
             self.send(peer, cert);
         }
+        Ok(())
+    }
+
+    /// The lowest height whose set undo tells.
+    fn reorg_floor(&self) -> Height {
+        let tip = self.state.height();
+        Height(tip.0.saturating_sub(self.state.params().max_reorg))
     }
 
     /// A new peer learns of the fork that is open.

@@ -63,7 +63,7 @@ impl Replica {
             return self.greet_with_fork(peer);
         }
         // Not below where undo ends: who decided there is known no more, and a difference there is too deep in any case.
-        let low = Height(tip.0.saturating_sub(self.state.params().max_reorg)).min(high);
+        let low = self.reorg_floor().min(high);
         let probe = Probe {
             low,
             sure: low == Height(0),
