@@ -418,20 +418,6 @@ pub struct NodeView {
     pub contested: Option<Height>,
 }
 
-impl NodeView {
-    /// The lowest height that an open fork may take back, if the block of `height` is not below it; `None`: that block is final.
-    pub fn contested_from(&self, height: Height) -> Option<Height> {
-        self.contested.filter(|from| height >= *from)
-    }
-    /// Confirmations of a decided block: 0 while it is contested.
-    pub fn confirmations(&self, height: Height) -> u64 {
-        match self.contested_from(height) {
-            Some(_) => 0,
-            None => (self.tip.height.0 + 1).saturating_sub(height.0),
-        }
-    }
-}
-
 /// What never changes while the process runs.
 #[derive(Debug, Clone)]
 pub struct NodeFacts {

@@ -1,11 +1,11 @@
-//! Parts of a [`crate::rpc::node::NodeView`] that follow from the ledger alone.
+//! Parts of a [`NodeView`] that follow from the ledger alone, and what the whole of it says of a block.
 
 use crate::ledger::decided::DecidedBlock;
 use crate::ledger::registry::{Entry, Standing};
 use crate::ledger::state::State;
-use crate::rpc::node::{MasternodeView, RecentBlock, SupplyView, Tip};
+use crate::rpc::node::{MasternodeView, NodeView, RecentBlock, SupplyView, Tip};
 use crate::types::amount::Amount;
-use crate::types::ids::{MasternodeId, Power};
+use crate::types::ids::{Height, MasternodeId, Power};
 
 impl Tip {
     /// Of the state after the newest block.
@@ -15,6 +15,20 @@ impl Tip {
             id: state.block(),
             time: state.tip.time,
             state_root: state.root(),
+        }
+    }
+}
+
+impl NodeView {
+    /// The lowest height that an open fork may take back, if the block of `height` is not below it; `None`: that block is final.
+    pub fn contested_from(&self, height: Height) -> Option<Height> {
+        self.contested.filter(|from| height >= *from)
+    }
+    /// Confirmations of a decided block: 0 while it is contested.
+    pub fn confirmations(&self, height: Height) -> u64 {
+        match self.contested_from(height) {
+            Some(_) => 0,
+            None => (self.tip.height.0 + 1).saturating_sub(height.0),
         }
     }
 }
