@@ -549,8 +549,8 @@ fn tell_of_fork(event: &Event) {
         }
         Event::ForkTooDeep(height, [own, other]) => {
             log::error!(
-                "FORK at height {height} or below: {own} here and {other} elsewhere are decided, deeper than max_reorg. This node signs \
-                 nothing more and goes on serving. 'time-cli getforkinfo' says what to do"
+                "FORK at height {height} or below: {own} here and {other} elsewhere are decided, deeper than max_reorg or in two eras. This \
+                 node signs nothing more and goes on serving. 'time-cli getforkinfo' says what to do"
             );
         }
         Event::ForkRefused(height, why) => {

@@ -413,8 +413,7 @@ fn a_fork_that_is_too_deep_halts_with_words_that_say_what_to_do() {
     net.join();
     for node in net.honest() {
         wait_until("it says that it cannot go back so far", || {
-            node.logged()
-                .contains("deeper than max_reorg. This node signs")
+            node.logged().contains("or in two eras. This node signs")
         });
         let fork = node.call("getforkinfo", json!([]));
         let advice = fork["advice"].as_str().expect("text");

@@ -101,7 +101,7 @@ fn a_crash_at_any_write_of_the_crossing_changes_nothing() {
 }
 
 /// What the log says once the halt is durable.
-const HALTED: &str = "deeper than max_reorg. This node signs";
+const HALTED: &str = "or in two eras. This node signs";
 
 /// Whether a node that starts alone halts.
 fn halts_alone(node: &Node) -> bool {

@@ -1,11 +1,13 @@
-//! A fork that nobody goes back from by itself: deeper than max_reorg (F5). This node halts until its operator has followed
+//! A fork that nobody goes back from by itself: deeper than max_reorg (F5), or decided in two eras. This node halts until its operator has followed
 //! the advice, over every restart.
 //!
 //! Input: a decision of the height of another one of this node, its certificate verified; what the record says at a start; what
 //! the operator vouches for. Output: the record, the halt, words. Never: halts for less than two verified certificates,
 //! says that it has halted before that is durable, outlives its cause.
 
+use crate::crypto::verify::Check;
 use crate::ledger::coins::{CoinView, ViewError};
+use crate::p2p::messages::PeerId;
 use crate::replica::fork::recover::{BranchInfo, ForkInfo};
 use crate::replica::gate::Held;
 use crate::replica::io::*;
@@ -13,6 +15,7 @@ use crate::replica::machine::Replica;
 use crate::replica::record::{DeepRecord, Record};
 use crate::types::fork::Decision;
 use crate::types::ids::*;
+use std::collections::BTreeSet;
 
 /// A fork that is too deep, and what it does now.
 pub(in crate::replica) struct Deep {
@@ -58,6 +61,65 @@ impl Replica {
             _ => slots.oldest().next(),
         }
         .min(height)
+    }
+
+    /// What would show that members with more than two thirds of the power have decided `found` at the height of `own`: its
+    /// signature checks. Of two eras those count who had a vote in both: a new era is what the members without guilt have
+    /// agreed on, and culprits may go on to sign in the one that is over. `None`: not so, or not known here.
+    fn contradiction(
+        &self,
+        own: &Decision,
+        found: &Decision,
+        view: &dyn CoinView,
+    ) -> Result<Option<Vec<Check>>, ViewError> {
+        let (height, commit) = (found.header.height, &found.certificate.commit);
+        let (mine, theirs) = (own.certificate.commit.at.era, commit.at.era);
+        let same_set = found.header.validators_hash == own.header.validators_hash;
+        let formed = same_set && theirs >= found.header.era && height >= self.state.slots.oldest();
+        let Some(set) = self.set_at(view, height, mine)?.filter(|_| formed) else {
+            return Ok(None);
+        };
+        let mut barred: BTreeSet<MasternodeId> = BTreeSet::new();
+        let members = set.members().iter().enumerate();
+        barred.extend(
+            members
+                .filter(|(i, _)| set.is_barred(*i))
+                .map(|(_, m)| m.id),
+        );
+        for era in (mine.0..theirs.0).map(Era) {
+            match self.forks.certs.get(&era) {
+                Some(cert) => barred.extend(cert.culprits.iter().map(|e| e.offender)),
+                None => return Ok(None),
+            }
+        }
+        let set = set.without(&barred);
+        let voted = match theirs < mine {
+            true => set.without([]),
+            false => set.clone(),
+        };
+        let signed = match commit.signers.len() == set.len() {
+            true => set.power_of(commit.signers.ones()),
+            false => return Ok(None),
+        };
+        let (chain, branch) = (self.state.chain_id(), found.header.branch);
+        let checks = found.certificate.checks(chain, branch, &voted).ok();
+        Ok(checks.filter(|_| is_quorum(signed, set.total())))
+    }
+
+    /// A block that no node goes over to by itself: if it is decided, this node halts.
+    pub(in crate::replica) fn judge_contradiction(
+        &mut self,
+        peer: PeerId,
+        found: Decision,
+        own: &Decision,
+        why: &'static str,
+        view: &dyn CoinView,
+    ) -> Result<(), ViewError> {
+        match self.contradiction(own, &found, view)? {
+            Some(checks) => self.check(Item::Deep(peer, Box::new(found)), checks),
+            None => self.refuse_fork(found.header.height, why),
+        }
+        Ok(())
     }
 
     /// Two blocks of one height are decided, and going back is beyond this node: it signs nothing more. That is durable
@@ -153,9 +215,19 @@ impl Replica {
     fn deep_advice(&self) -> Option<String> {
         let deep = self.forks.deep.as_ref()?;
         let (height, [own, other]) = (deep.height(), deep.blocks());
+        let eras = [&deep.record.own, &deep.record.other].map(|d| d.certificate.commit.at.era);
+        let what = match eras[0] == eras[1] {
+            true => format!(
+                "FORK deeper than max_reorg ({} heights): at height {height} this node has {own} and others {other}; no node goes back so far by itself",
+                self.state.params().max_reorg
+            ),
+            false => format!(
+                "FORK over two eras: at height {height} this node has {own}, decided in era {}, and others {other}, decided in era {}; no certificate ends it, and the newer era is what the masternodes without guilt agreed on",
+                eras[0], eras[1]
+            ),
+        };
         Some(format!(
-            "FORK deeper than max_reorg ({} heights): at height {height} this node has {own} and others {other}; no node goes back so far by itself. Operators must agree on ONE of the two chains. Who runs the other one: stop the node, 'timed db rebuild', 'timed trust {height}:ID', and start it again; ID is what 'time-cli getblockhash {height}' says on a node of the chain that stays. Once none of them is left, who runs the chain that stays: stop the node, 'timed trust {height}:{own}', and start it again. Nothing is signed before, whatever starts in between",
-            self.state.params().max_reorg
+            "{what}. Operators must agree on ONE of the two chains. Who runs the other one: stop the node, 'timed db rebuild', 'timed trust {height}:ID', and start it again; ID is what 'time-cli getblockhash {height}' says on a node of the chain that stays. Once none of them is left, who runs the chain that stays: stop the node, 'timed trust {height}:{own}', and start it again. Nothing is signed before, whatever starts in between"
         ))
     }
 

@@ -145,7 +145,7 @@ impl Replica {
         own: Decision,
         view: &dyn CoinView,
     ) -> Result<(), ViewError> {
-        let (height, at) = (found.header.height, found.certificate.commit.at);
+        let height = found.header.height;
         if self.trust.vouched().is_some_and(|r| height <= r.height) {
             self.refuse_fork(
                 height,
@@ -153,22 +153,8 @@ impl Replica {
             );
             return Ok(());
         }
-        let set = self.set_at(view, height, at.era)?;
-        let same_set = found.header.validators_hash == own.header.validators_hash;
-        let checks = set
-            .filter(|_| same_set && height >= self.state.slots.oldest())
-            .and_then(|set| {
-                let (chain, branch) = (self.state.chain_id(), found.header.branch);
-                found.certificate.checks(chain, branch, &set).ok()
-            });
-        match checks {
-            Some(checks) => self.check(Item::Deep(peer, Box::new(found)), checks),
-            None => self.refuse_fork(
-                height,
-                "it is deeper than max_reorg, and not decided by the set of this height",
-            ),
-        }
-        Ok(())
+        let why = "it is deeper than max_reorg, and not decided by the set of this height";
+        self.judge_contradiction(peer, found, &own, why, view)
     }
 
     pub(super) fn probe_answered(
@@ -227,6 +213,12 @@ impl Replica {
             return Ok(());
         };
         match self.decision_at(view, high)? {
+            // No RecoveryCert ends what was decided in two eras: whose era is over halts.
+            Some(own) if own.certificate.commit.at.era != found.certificate.commit.at.era => {
+                let why =
+                    "it was decided in another era, and not by the members that had a vote in both";
+                self.judge_contradiction(peer, found, &own, why, view)
+            }
             Some(own) => self.judge_proof(Some(peer), ForkProof::of(own, found), view),
             None => Ok(()),
         }

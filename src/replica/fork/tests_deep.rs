@@ -1,18 +1,23 @@
 //! A fork too deep to go back from: durable before it is said, there at every start, over with its cause.
 
+use crate::base::bounded::BoundedVec;
 use crate::base::time::{MonoUs, Now};
+use crate::crypto::verify::Verified;
 use crate::ledger::coins::{Coin, CoinView, MemoryCoins, ViewError};
 use crate::ledger::testkit::{Net, OPERATOR, genesis, key};
+use crate::p2p::messages::PeerId;
 use crate::replica::gate::Held;
 use crate::replica::io::*;
 use crate::replica::machine::{Config, Replica};
 use crate::replica::record::{DeepRecord, Record};
 use crate::replica::start::Disks;
 use crate::sync::trust::{Anchor, Root, Trust};
-use crate::types::block::{Block, Certificate};
-use crate::types::fork::Decision;
+use crate::types::bitmap::Bitmap;
+use crate::types::block::{Block, Certificate, Commit, Header};
+use crate::types::fork::{Decision, ForkProof, RecoveryCert};
 use crate::types::ids::*;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A ledger with decisions.
 struct Disk {
@@ -236,5 +241,130 @@ fn what_two_headers_have_in_common_is_not_contested() {
         from(own, other, 4),
         Some(Height(1)),
         "not even the slot block is the same: all that unbonding reaches"
+    );
+}
+
+/// `header` decided in `era` by these members.
+fn decided_by(net: &Net, mut header: Header, era: u32, round: u32, members: &[usize]) -> Decision {
+    header.era = header.era.max(Era(era));
+    let at = EraRound {
+        era: Era(era),
+        round: Round(round),
+    };
+    let set = &net.state.last_validators;
+    let mut signers: Vec<usize> = members
+        .iter()
+        .filter_map(|i| set.index_of(&net.id(*i)))
+        .collect();
+    signers.sort_unstable();
+    let mut commit = Commit {
+        at,
+        signers: Bitmap::from_ones(set.len(), signers.iter().copied()),
+        signatures: BoundedVec::new(),
+    };
+    let body = commit.body(header.branch, header.height, header.id());
+    let message = body.signing_hash(net.state.chain_id());
+    let sign = |i: &usize| net.operator(&set.members()[*i].id).sign(&message);
+    commit.signatures = BoundedVec::take_from(signers.iter().map(sign));
+    Decision {
+        certificate: Certificate {
+            height: header.height,
+            block: header.id(),
+            commit,
+        },
+        header,
+    }
+}
+
+/// What a replica that holds `own` at its tip makes of `found` when members 0 and 1 of six, with two thirds of the power, are
+/// convicted in era 0: whether it halts.
+fn judged(own: (u32, &[usize]), found: (u32, &[usize]), ended: bool) -> bool {
+    let mut net = Net::new(genesis(&[4_000, 4_000, 1_000, 1_000, 1_000, 1_000], 4));
+    let mut decisions = BTreeMap::new();
+    for height in 1..=3 {
+        let (block, _) = net.block(vec![]);
+        decisions.insert(Height(height), decided(&net, &block));
+    }
+    let header = |time: u64| {
+        let mut header = decisions[&Height(3)].header.clone();
+        header.time = header.time.plus(time);
+        header
+    };
+    let mine = decided_by(&net, decisions[&Height(3)].header.clone(), own.0, 1, own.1);
+    let theirs = decided_by(&net, header(1), found.0, 1, found.1);
+    let culprits = [0, 1].map(|i| net.double_vote(net.id(i), OPERATOR + i as u64, Height(2)));
+    let cert = RecoveryCert {
+        fork: ForkProof::of(mine.clone(), theirs.clone()),
+        era: Era(0),
+        attempt: 0,
+        block: mine.block(),
+        culprits: BoundedVec::take_from(culprits),
+        statements: BoundedVec::new(),
+    };
+    decisions.insert(Height(3), mine.clone());
+    let disk = Disk {
+        coins: net.coins.clone(),
+        decisions,
+    };
+    // Who crossed has barred the culprits; who did not knows of them by the certificate alone.
+    if own.0 > 0 {
+        let barred = [net.id(0), net.id(1)];
+        net.state.last_validators = Arc::new(net.state.last_validators.without(&barred));
+        net.state.tip.era = Era(1);
+    }
+    let (mut replica, _) = start(&net, &disk, None, None);
+    if ended {
+        replica.forks.certs.insert(Era(0), cert);
+    }
+    let peer = PeerId(7);
+    let why = "it proves nothing";
+    replica
+        .judge_contradiction(peer, theirs, &mine, why, &disk)
+        .unwrap();
+    let mut inputs = vec![Input::Tick];
+    while let Some(input) = inputs.pop() {
+        for effect in replica.handle(now(&net), input, &disk).unwrap() {
+            match effect {
+                Effect::Verify(batch) => inputs.push(Input::Verdicts(Verified::check_many(batch))),
+                Effect::WriteSigner(number, _) => inputs.push(Input::SignerDurable(number)),
+                Effect::Fault(_, why) => panic!("blamed: {why}"),
+                _ => {}
+            }
+        }
+    }
+    let halted = replica.fork().filter(|fork| fork.open);
+    if let Some(fork) = &halted {
+        assert!(fork.advice.contains("two eras"), "{}", fork.advice);
+        assert_eq!(replica.contested(), Some(Height(3)), "one parent");
+    }
+    halted.is_some()
+}
+
+#[test]
+fn a_decision_of_an_era_that_is_over_halts_who_holds_it() {
+    let (old, new) = ([0, 1, 2], [3, 4, 5]);
+    assert!(
+        judged((0, &old), (1, &new), true),
+        "more than two thirds of those without guilt have decided another block"
+    );
+    assert!(
+        !judged((0, &old), (1, &new), false),
+        "an era of which no certificate is known is a claim"
+    );
+    assert!(
+        !judged((0, &old), (1, &[4, 5]), true),
+        "two of four are no quorum of it"
+    );
+    assert!(
+        !judged((0, &old), (1, &[0, 1, 4, 5]), true),
+        "culprits have no vote in it"
+    );
+    assert!(
+        !judged((1, &new), (0, &old), true),
+        "culprits may sign in the era that is over: who crossed goes on"
+    );
+    assert!(
+        judged((1, &new), (0, &[0, 1, 3, 4, 5]), true),
+        "unless those without guilt have decided both"
     );
 }
