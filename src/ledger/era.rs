@@ -132,7 +132,12 @@ impl State {
             return Some(self.validators.clone());
         }
         let next = self.next_era().filter(|next| next.era == era)?;
-        Some(self.eras.with(&next.culprits).bar(self.validators.clone()))
+        Some(self.set_by(next))
+    }
+
+    /// Who decides above this state in the era that `next` begins, whether that is at hand or not.
+    pub fn set_by(&self, next: &NextEra) -> Arc<ValidatorSet> {
+        self.eras.with(&next.culprits).bar(self.validators.clone())
     }
 
     /// Who decided the newest block, if its certificate is of `era`.

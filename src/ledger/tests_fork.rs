@@ -14,7 +14,7 @@ use crate::types::ids::*;
 use crate::types::masternode::{Evidence, Offence, Statement, StatementBody};
 use crate::types::polka::Polka;
 use crate::types::validators::{Validator, ValidatorSet};
-use crate::types::vote::{VoteBody, VoteStep};
+use crate::types::vote::{Vote, VoteBody, VoteStep};
 use std::collections::BTreeSet;
 
 const HEIGHT: Height = Height(5);
@@ -346,6 +346,45 @@ fn a_recovery_needs_guilt_and_a_majority_of_the_others() {
     statements[0].signature = Signature([1; 64]);
     forged.statements = BoundedVec::take_from(statements);
     assert_eq!(check(&forged), Ok(false));
+}
+
+#[test]
+fn more_culprits_with_evidence_of_any_kind_end_an_era() {
+    let (set, proof, polkas) = amnesia();
+    let chain = ChainId::default();
+    let Attribution::Culprits(mut culprits) = attribute(&proof, &set, &polkas) else {
+        panic!("the polka is there")
+    };
+    let [x, y] = proof.blocks();
+    let votes = |i: usize, step| {
+        let mut pair = [x, y].map(|block| {
+            let body = vote_body(step, 0, block, None);
+            Vote {
+                body,
+                voter: id(i),
+                signature: secret(i).sign(&body.signing_hash(chain)),
+            }
+        });
+        pair.sort();
+        let [a, b] = pair;
+        Evidence {
+            offender: id(i),
+            key: secret(i).public(),
+            offence: Offence::Votes(a, b),
+        }
+    };
+    culprits.push(votes(3, VoteStep::Precommit));
+    culprits.push(votes(4, VoteStep::Prevote));
+    let check = |cert: &RecoveryCert| check_recovery(cert, chain, &set).map(|c| verify_all(&c));
+    let wide = recovery(&proof, &culprits, &[5, 6], x, 0);
+    assert_eq!(check(&wide), Ok(true), "B6.4: a majority of who is left");
+    let named = recovery(&proof, &culprits, &[3, 5], x, 0);
+    assert_eq!(check(&named), Err(ForkError::NoMajority), "B6.3");
+    assert_ne!(
+        wide.hash(),
+        recovery(&proof, &culprits[..3], &[3, 4, 5], x, 0).hash(),
+        "L13: another agreement"
+    );
 }
 
 #[test]

@@ -65,7 +65,9 @@ mod tests {
         let datadir = DataDir::new(&dir);
         let mut file = ForkFile::open(&datadir);
         let put = |key: &[u8]| (key.to_vec(), Some(vec![7]));
-        file.keep(&vec![put(b"f1"), put(b"w"), put(b"r1")]).unwrap();
+        let first = [&b"f1"[..], b"w", b"r1", b"a1", b"a2"];
+        file.keep(&first.map(put).to_vec()).unwrap();
+        file.keep(&vec![(b"a1".to_vec(), None)]).unwrap();
         let kept = || -> Vec<Vec<u8>> {
             let back = ForkFile::open(&datadir).records();
             back.into_iter().map(|(key, _)| key).collect()
@@ -79,10 +81,14 @@ mod tests {
         std::fs::remove_dir_all(&dir).unwrap();
         assert_eq!(
             first,
-            [b"f1", b"r1"],
-            "forks only: an observer signs nothing"
+            [b"a2", b"f1", b"r1"],
+            "forks only: an observer signs nothing; what gave way is gone"
         );
-        assert_eq!(halted, [&b"d"[..], b"f1", b"r1"], "a halt is durable");
+        assert_eq!(
+            halted,
+            [&b"a2"[..], b"d", b"f1", b"r1"],
+            "a halt is durable"
+        );
         assert_eq!(over, first, "and ends with its cause");
     }
 }

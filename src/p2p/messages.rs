@@ -9,7 +9,7 @@ use crate::ledger::snapshot::{CHUNK_BYTES, Contents};
 use crate::types::bitmap::Bitmap;
 use crate::types::block::{Block, Certificate, CertifiedHeader, Commit, Header};
 use crate::types::codec::{self, DecodeError};
-use crate::types::fork::{Decision, ForkProof, RecoveryCert};
+use crate::types::fork::{Decision, ForkProof, RecoveryCert, Tie};
 use crate::types::ids::*;
 use crate::types::masternode::{Attestation, Evidence, Heartbeat, SlotPart, Statement};
 use crate::types::polka::Polka;
@@ -334,6 +334,8 @@ messages! {
     GetDecision(Height) = 83, FRAME_REQUEST_BYTES, Fork;
     /// Header and certificate of a height.
     Decision(Box<Decision>) = 84, FRAME_CERTIFICATE_BYTES, Fork;
+    /// A polka of a new era with its header, which names a RecoveryCert (B6).
+    Tie(Box<Tie>) = 85, FRAME_POLKA_BYTES, Fork;
 }
 
 impl Message {

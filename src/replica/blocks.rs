@@ -15,6 +15,7 @@ use crate::replica::io::*;
 use crate::replica::machine::Replica;
 use crate::replica::record::Record;
 use crate::types::block::{Block, Certificate, Commit, slot_root};
+use crate::types::fork::Decision;
 use crate::types::ids::*;
 use crate::types::vote::SignedProposal;
 use std::sync::Arc;
@@ -431,6 +432,16 @@ impl Replica {
             }
             Some(Work::Invalid(why)) => {
                 let why = why.clone();
+                let mut offered = self.height.proposals.values().map(|(p, ..)| &p.header);
+                let header = offered.find(|header| header.id() == certificate.block);
+                if let Some(header) = header.filter(|h| self.names_other(h)).cloned() {
+                    let certificate = *certificate;
+                    let decision = Decision {
+                        header,
+                        certificate,
+                    };
+                    return self.weigh_decision(None, &decision, view);
+                }
                 self.halt_certified(&certificate, &why);
                 Ok(())
             }

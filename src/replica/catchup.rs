@@ -19,6 +19,7 @@ use crate::replica::record::Record;
 use crate::replica::sizes::CHANGE_BYTES_MIN;
 use crate::sync::DELIVERED_COUNT_MAX;
 use crate::types::block::{Block, Certificate};
+use crate::types::fork::Decision;
 use crate::types::ids::*;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -134,6 +135,13 @@ pub(super) fn unknown_checks(
     checks
 }
 
+fn decision_of(block: &Block, certificate: &Certificate) -> Decision {
+    Decision {
+        header: block.header.clone(),
+        certificate: certificate.clone(),
+    }
+}
+
 impl Catchup {
     /// How full its containers are.
     pub(super) fn sizes(&self) -> Vec<Size> {
@@ -228,6 +236,9 @@ impl Replica {
         let applied = match apply::apply(&coins, &state, &block) {
             Ok(applied) => applied,
             Err(ApplyError::View(error)) => return Err(error),
+            Err(ApplyError::Invalid(_)) if self.names_other(&block.header) => {
+                return self.weigh_decision(None, &decision_of(&block, &certificate), view);
+            }
             Err(ApplyError::Invalid(invalid)) => {
                 self.halt_certified(&certificate, &invalid.to_string());
                 return Ok(());

@@ -330,7 +330,15 @@ impl Replica {
                 self.statement_proven(item.map(|_| statement));
                 Ok(())
             }
-            Item::Recovery(_, cert) => self.recovery_proven(*cert, view),
+            Item::Recovery(peer, cert) => self.recovery_proven(peer, *cert, view),
+            Item::Tie(_, tie) => {
+                self.tie_proven(*tie);
+                Ok(())
+            }
+            Item::Entered(_, hash, decision) => {
+                self.entered_proven(hash, &decision);
+                Ok(())
+            }
         }
     }
 
@@ -382,6 +390,8 @@ impl Replica {
             Item::Recovery(peer, _) => {
                 self.blame(peer, "a recovery certificate with a bad signature");
             }
+            Item::Tie(peer, _) => self.blame(Some(peer), "a polka with a bad signature"),
+            Item::Entered(peer, ..) => self.blame(peer, "a decision with a bad signature"),
             Item::Tx(origin, tx) => self.refuse_signature(origin, &tx),
             Item::Block(id) => {
                 return self.invalid(now, id, "a signature does not hold".into(), view);

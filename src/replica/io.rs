@@ -1,12 +1,13 @@
 //! What enters the replica and what leaves it. The consensus thread, or the simulator, performs the effects.
 
 use crate::base::time::{MonoUs, Now};
+use crate::crypto::hash::Hash;
 use crate::crypto::verify::{Check, Verified};
 use crate::ledger::decided::DecidedBlock;
 use crate::p2p::messages::{Message, PeerId, Proposal, Status};
 use crate::replica::catchup::Synced;
 use crate::types::block::Certificate;
-use crate::types::fork::{Decision, ForkProof, RecoveryCert};
+use crate::types::fork::{Decision, ForkProof, RecoveryCert, Tie};
 use crate::types::ids::*;
 use crate::types::masternode::{Attestation, Evidence, Heartbeat, Statement};
 use crate::types::polka::Polka;
@@ -59,6 +60,10 @@ pub enum Item {
     Statement(PeerId, Statement),
     /// The end of an era.
     Recovery(Option<PeerId>, Box<RecoveryCert>),
+    /// A polka that binds its sender to another RecoveryCert than this node's.
+    Tie(PeerId, Box<Tie>),
+    /// A decision of the new era by the set that the RecoveryCert of this hash gives.
+    Entered(Option<PeerId>, Hash, Box<Decision>),
 }
 
 /// When a frame was read: kept so that a proposal is judged by its arrival, not by when its turn came.

@@ -230,7 +230,8 @@ impl Replica {
         let relay = self.peers.deadline();
         let expiry = self.mempool.next_expiry();
         let fetch = self.height.next_fetch();
-        let (live, fork) = (self.live_due(now), self.forks.deadline());
+        let fork = [self.forks.deadline(), self.crossing_due()];
+        let (live, fork) = (self.live_due(now), fork.into_iter().flatten().min());
         let requests = self.requests.deadline();
         [
             timers,

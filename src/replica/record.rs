@@ -14,6 +14,7 @@
 //! s era(4) attempt(4)                       an own statement about it; kept
 //! r era(4)                                  the RecoveryCert that ended the era; kept
 //! d                                         a fork too deep to go back from; kept until its cause is gone
+//! a era(4) hash(32)                         another RecoveryCert of the era; kept, a few
 //! ```
 //! Numbers are big-endian; values are canonical encodings. The store itself knows neither keys nor values.
 
@@ -115,6 +116,8 @@ pub enum Record {
     Recovery(Box<RecoveryCert>),
     /// A fork that no node goes back from by itself.
     Deep(Box<DeepRecord>),
+    /// Another certificate by which it could have ended.
+    Other(Box<RecoveryCert>),
 }
 
 /// A stored record that cannot be read.
@@ -164,6 +167,7 @@ impl Record {
             }
             Record::Recovery(r) => key(b'r', &[&r.era.0.to_be_bytes()]),
             Record::Deep(_) => key(b'd', &[]),
+            Record::Other(r) => key(b'a', &[&r.era.0.to_be_bytes(), &r.hash().0]),
         }
     }
 
@@ -183,7 +187,7 @@ impl Record {
             Record::Evidence(e) => codec::encode(e.as_ref()),
             Record::Fork(f) => codec::encode(f.as_ref()),
             Record::Statement(s) => codec::encode(s),
-            Record::Recovery(r) => codec::encode(r.as_ref()),
+            Record::Recovery(r) | Record::Other(r) => codec::encode(r.as_ref()),
             Record::Deep(d) => codec::encode(d.as_ref()),
         }
     }
@@ -220,6 +224,7 @@ impl Record {
             b's' => Record::Statement(get(kind, value)?),
             b'r' => Record::Recovery(Box::new(get(kind, value)?)),
             b'd' => Record::Deep(Box::new(get(kind, value)?)),
+            b'a' => Record::Other(Box::new(get(kind, value)?)),
             _ => {
                 return Err(RecordError {
                     kind: char::from(kind),
@@ -239,13 +244,13 @@ impl Record {
 
 /// Whether a record tells of a fork: what a node without a signer store keeps too, and what a new store takes over.
 pub fn is_of_forks(key: &[u8]) -> bool {
-    matches!(key.first(), Some(b'f' | b's' | b'r' | b'd'))
+    matches!(key.first(), Some(b'f' | b's' | b'r' | b'a' | b'd'))
 }
 
 /// The height in a record's key, `None` for those that belong to no height.
 pub fn height_of_key(key: &[u8]) -> Option<Height> {
     match key.first()? {
-        b'w' | b'x' | b'f' | b's' | b'r' | b'd' => None,
+        b'w' | b'x' | b'f' | b's' | b'r' | b'a' | b'd' => None,
         _ => Some(Height(u64::from_be_bytes(key.get(1..9)?.try_into().ok()?))),
     }
 }

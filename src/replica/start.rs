@@ -12,6 +12,7 @@ use crate::ledger::coins::{CoinView, ViewError};
 use crate::ledger::era::NextEra;
 use crate::ledger::state::State;
 use crate::replica::evidence::Accused;
+use crate::replica::fork::Others;
 use crate::replica::gate::Gate;
 use crate::replica::guard::Guard;
 use crate::replica::height::{Work, context, proposal_of};
@@ -98,6 +99,7 @@ struct Found {
     statements: Vec<Statement>,
     recoveries: BTreeMap<Era, RecoveryCert>,
     deep: Option<DeepRecord>,
+    others: Vec<RecoveryCert>,
     keys: BTreeSet<Vec<u8>>,
 }
 
@@ -112,6 +114,31 @@ impl Found {
         self.entries.split_off(&height);
         self.blocks.split_off(&height);
         self.certificates.split_off(&height);
+    }
+
+    /// The valid block of a height. One that is not held is known by its polka again as soon as it comes.
+    fn valid(&self, height: Height, held: &[BlockId]) -> Option<Pinned> {
+        let valid = self.valids.get(&height).copied();
+        valid.filter(|pinned| held.contains(&pinned.block))
+    }
+
+    /// The round of a new era to which a certificate, or a polka for a block of that era, binds this node at a height
+    /// (`fork::crossing`).
+    fn tied(&self, height: Height, era: Era) -> Option<EraRound> {
+        let decided = self.certificates.values().map(|c| c.commit.at);
+        let decided = decided.filter(|at| at.era == era).map(|at| EraRound {
+            round: Round(u32::MAX),
+            ..at
+        });
+        let blocks = self.blocks.get(&height).into_iter().flatten();
+        let old: BTreeSet<BlockId> = blocks
+            .filter(|b| b.header.era < era)
+            .map(Block::id)
+            .collect();
+        let pinned = [self.locks.get(&height), self.valids.get(&height)];
+        let pinned = pinned.into_iter().flatten();
+        let pinned = pinned.filter(|p| p.at.era == era && !old.contains(&p.block));
+        pinned.map(|p| p.at).chain(decided).max()
     }
 }
 
@@ -137,6 +164,7 @@ fn read(records: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Found, RecordError> {
             Record::Statement(s) => found.statements.push(s),
             Record::Recovery(r) => drop(found.recoveries.insert(r.era, *r)),
             Record::Deep(deep) => found.deep = Some(*deep),
+            Record::Other(r) => found.others.push(*r),
         }
         found.keys.insert(key);
     }
@@ -194,6 +222,11 @@ impl Replica {
         }
         replica.accused = Accused::new(std::mem::take(&mut found.evidence));
         replica.forks.certs = std::mem::take(&mut found.recoveries);
+        let last = replica.forks.certs.keys().next_back().copied();
+        let others = std::mem::take(&mut found.others).into_iter();
+        let others = others.filter(|cert| Some(cert.era) == last).collect();
+        let tied = found.tied(replica.state.height().next(), replica.state.era());
+        replica.forks.others = Others::new(others, tied);
         replica.forks.pin = replica
             .forks
             .certs
@@ -337,7 +370,7 @@ impl Replica {
         }
         // The lock binds whether its block could be read back or not (I4).
         let lock = found.locks.get(&height).copied();
-        let valid = found.valids.get(&height).copied();
+        let valid = found.valid(height, &held);
         let restored = Restored {
             votes: votes.clone(),
             proposals: proposals.clone(),
@@ -444,6 +477,44 @@ fn votes_above(found: &Found, state: &State, operator: Option<&SecretKey>) -> Op
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_polka_or_a_certificate_of_the_new_era_binds_over_a_start() {
+        let at = |era, round| EraRound {
+            era: Era(era),
+            round: Round(round),
+        };
+        let pinned = |at| Pinned {
+            block: BlockId::default(),
+            at,
+        };
+        let tied = |found: &Found| found.tied(Height(7), Era(1));
+        let mut found = Found::default();
+        assert_eq!(tied(&found), None);
+        found.locks.insert(Height(7), pinned(at(0, 9)));
+        found.valids.insert(Height(6), pinned(at(1, 3)));
+        assert_eq!(
+            tied(&found),
+            None,
+            "of the old era, or of a height that is over"
+        );
+        found.valids.insert(Height(7), pinned(at(1, 2)));
+        assert_eq!(
+            tied(&found),
+            Some(at(1, 2)),
+            "B6.5: though its block is not held"
+        );
+        let certificate = Certificate {
+            height: Height(8),
+            block: BlockId::default(),
+            commit: crate::types::block::Commit {
+                at: at(1, 0),
+                ..Default::default()
+            },
+        };
+        found.certificates.insert(Height(8), certificate);
+        assert_eq!(tied(&found), Some(at(1, u32::MAX)), "decided is decided");
+    }
 
     #[test]
     fn a_store_that_outlived_its_ledger_is_noticed() {

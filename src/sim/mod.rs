@@ -25,4 +25,6 @@ pub mod swarm;
 pub mod world;
 
 #[cfg(test)]
+mod tests_crossing;
+#[cfg(test)]
 mod tests_fork;

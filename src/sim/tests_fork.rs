@@ -11,10 +11,10 @@ use crate::types::ids::*;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-const SECOND: u64 = 1_000_000;
+pub(super) const SECOND: u64 = 1_000_000;
 
 /// A node whose key runs twice: each copy follows the rules.
-struct Twin;
+pub(super) struct Twin;
 
 impl Adversary for Twin {
     fn name(&self) -> &'static str {
@@ -26,14 +26,14 @@ impl Adversary for Twin {
 }
 
 /// A network that is split in two: on one side the honest nodes but `lost`, on the other `lost`; the coalition on both.
-struct Split {
-    world: World,
-    honest: Vec<usize>,
+pub(super) struct Split {
+    pub(super) world: World,
+    pub(super) honest: Vec<usize>,
     lost: Vec<usize>,
-    coalition: BTreeSet<MasternodeId>,
+    pub(super) coalition: BTreeSet<MasternodeId>,
 }
 
-fn split(seed: u64, collaterals: &[u64], coalition: &[usize], lost: &[usize]) -> Split {
+pub(super) fn split(seed: u64, collaterals: &[u64], coalition: &[usize], lost: &[usize]) -> Split {
     let mut options = Options::devnet(seed, collaterals.len());
     options.collaterals = collaterals.to_vec();
     options.observers = coalition.len();
@@ -65,14 +65,14 @@ fn split(seed: u64, collaterals: &[u64], coalition: &[usize], lost: &[usize]) ->
 }
 
 impl Split {
-    fn run(&mut self, seconds: u64) {
+    pub(super) fn run(&mut self, seconds: u64) {
         if let Err(broken) = self.world.run(seconds * SECOND) {
             panic!("{broken}\n{}", broken.trace.join("\n"));
         }
     }
 
     /// Runs until something holds, at most `seconds`.
-    fn until(&mut self, seconds: u64, what: &str, done: impl Fn(&Split) -> bool) {
+    pub(super) fn until(&mut self, seconds: u64, what: &str, done: impl Fn(&Split) -> bool) {
         for _ in 0..seconds * 4 {
             if done(self) {
                 return;
@@ -90,7 +90,7 @@ impl Split {
         panic!("not within {seconds} s: {what}\n{}", all.join("\n"));
     }
 
-    fn replica(&self, i: usize) -> Option<&crate::replica::machine::Replica> {
+    pub(super) fn replica(&self, i: usize) -> Option<&crate::replica::machine::Replica> {
         self.world.nodes[i].running.as_ref().map(|r| &r.replica)
     }
 
@@ -102,13 +102,13 @@ impl Split {
         *found.expect("there is one")
     }
 
-    fn block(&self, i: usize, height: Height) -> Option<BlockId> {
+    pub(super) fn block(&self, i: usize, height: Height) -> Option<BlockId> {
         self.world.nodes[i].ledger.block_at(height)
     }
 
     /// Whether every honest node has found the fork and names culprits, all of them of the coalition. Who is missing in a
     /// certificate that did not need it is not named.
-    fn all_know(&self) -> bool {
+    pub(super) fn all_know(&self) -> bool {
         let knows = |i: &usize| {
             let fork = self.replica(*i).and_then(|r| r.fork());
             fork.is_some_and(|fork| {
@@ -120,7 +120,7 @@ impl Split {
         self.honest.iter().all(knows)
     }
 
-    fn all_in_era(&self, era: Era) -> bool {
+    pub(super) fn all_in_era(&self, era: Era) -> bool {
         let there = |i: &usize| {
             let running = self.replica(*i);
             running.is_some_and(|r| r.state().tip.era == era)
@@ -129,7 +129,7 @@ impl Split {
     }
 
     /// B6 step 6: evidence stands, the coalition is slashed, nobody else is; all honest nodes stand on one chain and decide.
-    fn assert_recovered(&mut self, fork: Height, stays: BlockId) {
+    pub(super) fn assert_recovered(&mut self, fork: Height, stays: BlockId) {
         self.until(60, "the next era begins everywhere", |s| {
             s.all_in_era(Era(1))
         });
@@ -315,7 +315,7 @@ fn with_hidden_culprits(seed: u64) -> Split {
 
 impl Split {
     /// Whom the RecoveryCert names by which a node has crossed.
-    fn barred(&self, i: usize) -> BTreeSet<MasternodeId> {
+    pub(super) fn barred(&self, i: usize) -> BTreeSet<MasternodeId> {
         let certs = self.replica(i).map(|r| r.recoveries()).unwrap_or_default();
         let culprits = certs.last().map(|cert| cert.culprits.to_vec());
         let culprits = culprits.unwrap_or_default().into_iter();

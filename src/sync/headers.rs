@@ -102,6 +102,16 @@ impl Skeleton {
         self.bars.bar(self.set(hash)?, era)
     }
 
+    /// Whether a block cannot be judged before the node knows by which RecoveryCert the chain goes on.
+    pub(super) fn is_elsewhere(&self, header: &Header) -> bool {
+        self.bars.is_elsewhere(header)
+    }
+
+    /// See [`Bars::may_differ`].
+    pub(super) fn may_differ(&self, era: Era) -> bool {
+        self.bars.may_differ(era)
+    }
+
     /// Whether an answer is awaited or checked.
     pub(super) fn is_busy(&self) -> bool {
         self.asked.is_some() || self.pending.is_some()
@@ -197,6 +207,10 @@ impl Skeleton {
                 break;
             };
             let more = certificate.checks(chain, header.branch, &set);
+            let doubt = self.bars.may_differ(certificate.commit.at.era);
+            if self.bars.is_elsewhere(header) || (doubt && more.is_err()) {
+                break;
+            }
             checks.extend(more.map_err(|_| Fault::BadCertificate)?);
             if header.next_validators_hash != header.validators_hash {
                 let next = item.next.as_ref();

@@ -417,13 +417,13 @@ impl Machine {
                 if follows && claimed != set {
                     self.fault(peer, Fault::WrongSet);
                 } else if provable {
-                    self.verify(height, false);
+                    self.verify(now, height, false);
                 } else {
                     self.stray(now, peer);
                 }
                 return;
             }
-            if self.skeleton.set(&set).is_none() || !self.verify(height, true) {
+            if self.skeleton.set(&set).is_none() || !self.verify(now, height, true) {
                 return;
             }
             self.linked = height;
@@ -433,7 +433,7 @@ impl Machine {
     }
 
     /// Sends off the signatures of a block that has just arrived. False if that showed the certificate to be bad.
-    fn verify(&mut self, height: u64, follows: bool) -> bool {
+    fn verify(&mut self, now: MonoUs, height: u64, follows: bool) -> bool {
         let ticket = self.next_ticket;
         let Some(candidate) = self.window.get_mut(height) else {
             return false;
@@ -445,7 +445,8 @@ impl Machine {
         let peer = candidate.peer;
         let header = &candidate.block.header;
         // An era that this node has yet to learn of: its RecoveryCert comes from the peers that know it.
-        let Some(set) = self.skeleton.deciders(&header.validators_hash, era) else {
+        let set = self.skeleton.deciders(&header.validators_hash, era);
+        let Some(set) = set.filter(|_| !self.skeleton.is_elsewhere(header)) else {
             return false;
         };
         let branch = header.branch;
@@ -454,6 +455,11 @@ impl Machine {
             return true;
         };
         match certificate.checks(self.chain, branch, &set) {
+            Err(_) if self.skeleton.may_differ(era) => {
+                self.window.remove(height);
+                self.stray(now, peer);
+                false
+            }
             Err(_) => {
                 self.fault(peer, Fault::BadCertificate);
                 false

@@ -43,7 +43,7 @@ use crate::base::time::{MonoUs, WallMs};
 use crate::crypto::hash::Hash;
 use crate::crypto::verify::{Check, Verified};
 use crate::ledger::state::State;
-use crate::types::block::{Block, Certificate, CertifiedHeader};
+use crate::types::block::{Block, Certificate, CertifiedHeader, Header};
 use crate::types::ids::{BlockId, ChainId, Era, Height, MasternodeId};
 use crate::types::validators::ValidatorSet;
 use std::sync::Arc;
@@ -112,6 +112,9 @@ pub struct Applied {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Bars {
     eras: Vec<(Era, Vec<MasternodeId>)>,
+    /// The era that may begin with the next blocks, and the RecoveryCert that its first header must name: there may be others,
+    /// with other culprits, and which of them is right the chain tells the node by another way.
+    next: Option<(Era, Hash)>,
     /// The block that stays at the height of the last fork: any other there is of a branch that is gone.
     pin: Option<(Height, BlockId)>,
 }
@@ -121,11 +124,25 @@ impl Bars {
     fn of(state: &State, pin: Option<(Height, BlockId)>) -> Bars {
         let mut ids: Vec<MasternodeId> = state.eras.culprits.iter().map(|e| e.offender).collect();
         let mut eras = vec![(state.tip.era, ids.clone())];
-        if let Some(next) = &state.next_era {
+        let next = state.next_era.as_ref();
+        if let Some(next) = next {
             ids.extend(next.culprits.iter().map(|e| e.offender));
             eras.push((next.era, ids));
         }
-        Bars { eras, pin }
+        let next = next.map(|next| (next.era, next.hash));
+        Bars { eras, next, pin }
+    }
+
+    /// Whether a header names another RecoveryCert than the one that is gone by.
+    fn is_elsewhere(&self, header: &Header) -> bool {
+        let hash = header.recovery_hash;
+        let other = |(era, named)| header.era == era && !hash.is_zero() && hash != named;
+        self.next.is_some_and(other)
+    }
+
+    /// Whether nobody is to be blamed for certificates of an era that are not of its set: the set may be another one.
+    fn may_differ(&self, era: Era) -> bool {
+        self.next.is_some_and(|(next, _)| next == era)
     }
 
     /// `set` as it decides in `era`; `None` if the era is not known.

@@ -174,6 +174,7 @@ impl Chain {
             validators,
             slot: self.slot(height),
             bars: Arc::new(Bars {
+                next: None,
                 eras: vec![(Era(0), Vec::new())],
                 pin: None,
             }),

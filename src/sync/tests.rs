@@ -342,3 +342,57 @@ proptest! {
         prop_assert!(sim.most_held <= SYNC_WINDOW_BYTES + 2 * SYNC_RESERVE_BYTES, "B2");
     }
 }
+
+/// What the machine does with the next block when it goes by RecoveryCert `next` into the block's era.
+fn offered(next: Option<Hash>, block: Arc<Block>, certificate: Certificate) -> Vec<Effect> {
+    let mut tip = Chain::new(10, 1_000, 0).applied(0);
+    tip.bars = Arc::new(Bars {
+        eras: vec![(Era(0), Vec::new())],
+        next: next.map(|hash| (Era(0), hash)),
+        pin: None,
+    });
+    let mut sync = Machine::new(CHAIN, tip, None);
+    let position = Input::Position {
+        peer: 1,
+        height: Height(10),
+        score: 0,
+    };
+    sync.handle(now(1), position);
+    let block = Input::Block {
+        peer: 1,
+        block,
+        certificate,
+    };
+    sync.handle(now(2), block);
+    std::iter::from_fn(|| sync.effect()).collect()
+}
+
+#[test]
+fn nobody_is_blamed_for_going_by_another_recovery_certificate() {
+    let chain = Chain::new(10, 1_000, 0);
+    let (block, _) = &chain.blocks[0];
+    let faults = |next| {
+        let effects = offered(next, block.clone(), certify(&block.header, 1, 2));
+        let fault = |e: &&Effect| matches!(e, Effect::Fault { .. });
+        effects.iter().filter(fault).count()
+    };
+    assert_eq!(faults(None), 1, "no quorum");
+    assert_eq!(
+        faults(Some(Hash([5; 32]))),
+        0,
+        "B6.5: it may be one of the set that another certificate gives"
+    );
+    let mut named = Block::clone(block);
+    named.header.recovery_hash = Hash([6; 32]);
+    let named = Arc::new(named);
+    let verifies = |next| {
+        let effects = offered(next, named.clone(), certify(&named.header, 1, 4));
+        let verify = |e: &Effect| matches!(e, Effect::Verify { .. });
+        effects.iter().any(verify)
+    };
+    assert!(verifies(Some(Hash([6; 32]))), "the one that is gone by");
+    assert!(
+        !verifies(Some(Hash([5; 32]))),
+        "B6.5: a block that names another one is judged by that"
+    );
+}

@@ -9,6 +9,7 @@ use crate::types::block::{Certificate, Header};
 use crate::types::codec;
 use crate::types::ids::*;
 use crate::types::masternode::{Evidence, Statement};
+use crate::types::polka::Polka;
 use serde::{Deserialize, Serialize};
 
 /// One of two blocks decided at one height.
@@ -83,6 +84,16 @@ impl ForkProof {
     }
 }
 
+/// A polka of a new era, and the header of its block, which names the RecoveryCert that makes it one: why its sender keeps to
+/// that certificate (B6 step 5).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tie {
+    /// The block's header.
+    pub header: Header,
+    /// Prevotes of more than two thirds of the set without the culprits that the certificate names.
+    pub polka: Polka,
+}
+
 /// Agreement of more than two thirds of the members without guilt on the branch that stays (B6 step 4).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecoveryCert {
@@ -113,7 +124,9 @@ impl RecoveryCert {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::limits::{FRAME_PROOF_BYTES, FRAME_RECOVERY_BYTES, FRAME_STATEMENT_BYTES};
+    use crate::base::limits::{
+        FRAME_POLKA_BYTES, FRAME_PROOF_BYTES, FRAME_RECOVERY_BYTES, FRAME_STATEMENT_BYTES,
+    };
     use crate::base::time::WallMs;
     use crate::crypto::keys::{PublicKey, Signature};
     use crate::types::bitmap::Bitmap;
@@ -221,6 +234,17 @@ mod tests {
         let most = VALIDATOR_COUNT_MAX;
         assert!(codec::encoded_len(&cert(most, 0).fork) <= FRAME_PROOF_BYTES);
         assert!(codec::encoded_len(&statement()) <= FRAME_STATEMENT_BYTES);
+        let header = header(0);
+        let tie = Tie {
+            polka: Polka {
+                height: header.height,
+                block: header.id(),
+                valid_round: Some(EraRound::default()),
+                votes: decision(0, most).certificate.commit,
+            },
+            header,
+        };
+        assert!(codec::encoded_len(&tie) <= FRAME_POLKA_BYTES);
         for guilty in [0, most / 2, most] {
             assert!(
                 codec::encoded_len(&cert(most, guilty)) <= FRAME_RECOVERY_BYTES,

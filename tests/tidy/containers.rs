@@ -104,6 +104,7 @@ const EXEMPT: &[(&str, &[&str], &str)] = &[
             "evidence",
             "statements",
             "recoveries",
+            "others",
             "keys",
         ],
         "what a start reads from its own disk; gone when it is over",

@@ -205,6 +205,28 @@ impl Case {
             .power_of(of.filter_map(|s| self.set.index_of(&s.masternode)))
     }
 
+    /// What a RecoveryCert of this fork shows joins what is known; the certificate that this makes, if it is of the same
+    /// attempt and block: it names as many culprits or more.
+    pub(super) fn absorb(&mut self, cert: &RecoveryCert) -> Option<RecoveryCert> {
+        if (self.proof.hash(), self.era) != (cert.fork.hash(), cert.era) {
+            return None;
+        }
+        self.pool.proof(&cert.fork);
+        cert.culprits.iter().for_each(|e| self.pool.evidence(e));
+        for statement in cert
+            .statements
+            .iter()
+            .filter(|s| self.wants(s))
+            .cloned()
+            .collect::<Vec<_>>()
+        {
+            let key = (statement.body.attempt, statement.masternode);
+            self.statements.entry(key).or_insert(statement);
+        }
+        let own = self.certificate()?;
+        ((own.attempt, own.block) == (cert.attempt, cert.block)).then_some(own)
+    }
+
     /// The certificate, once there is a majority in some attempt.
     fn certificate(&self) -> Option<RecoveryCert> {
         let attempts: BTreeSet<u32> = self
@@ -547,18 +569,6 @@ impl Replica {
         }
         let told = Arc::new(Message::RecoveryCert(Box::new(cert.clone())));
         self.out.push(Effect::Send(self.peers.ids(), told));
-        self.event(Event::ForkEnded {
-            height: cert.fork.height(),
-            block: cert.block,
-            culprits: cert.culprits.iter().map(|e| e.offender).collect(),
-        });
-        self.guard
-            .fork(Some("a fork has ended, the next era begins".into()));
-        self.gate.write(&Record::Recovery(Box::new(cert.clone())));
-        self.gate.drop_held();
-        self.gate.hold(Held::Recovered);
-        self.forks.pin = Some((cert.fork.height(), cert.block));
-        self.forks.certs.insert(cert.era, cert);
-        self.forks.case = None;
+        self.begin_era(cert);
     }
 }

@@ -216,7 +216,14 @@ impl Replica {
         let deep = self.forks.deep.as_ref()?;
         let (height, [own, other]) = (deep.height(), deep.blocks());
         let eras = [&deep.record.own, &deep.record.other].map(|d| d.certificate.commit.at.era);
+        let named = deep.record.other.header.recovery_hash;
+        let mut own_certs = self.forks.certs.values();
+        let other_cert = !named.is_zero() && own_certs.all(|cert| cert.hash() != named);
         let what = match eras[0] == eras[1] {
+            // Both are decided, by what is left of the set without the one's culprits and without the other's.
+            _ if other_cert => format!(
+                "FORK of an era that two recovery certificates began: at height {height} this node has {own} and others {other}; no node goes from one to the other by itself"
+            ),
             true => format!(
                 "FORK deeper than max_reorg ({} heights): at height {height} this node has {own} and others {other}; no node goes back so far by itself",
                 self.state.params().max_reorg

@@ -7,6 +7,7 @@
 //! that is lost, signs two statements of one attempt, or lets an unproved claim stop anything.
 
 mod case;
+mod crossing;
 mod deep;
 mod pool;
 mod probe;
@@ -15,10 +16,12 @@ mod recover;
 mod tests_deep;
 
 pub(super) use case::Case;
+pub(super) use crossing::Others;
 pub use recover::{ForkInfo, RecoverError};
 
 use crate::base::limits::{PEER_COUNT_MAX, Size};
 use crate::base::time::{MonoUs, Now};
+use crate::crypto::hash::Hash;
 use crate::ledger::coins::{CoinView, ViewError};
 use crate::ledger::fork::{check_proof, check_recovery, check_statement};
 use crate::p2p::messages::{Message, PeerId, Status};
@@ -111,7 +114,8 @@ pub(super) struct Forks {
     pub(super) archive: Archive,
     /// RecoveryCerts by the era they ended: served to whoever is behind.
     pub(super) certs: BTreeMap<Era, RecoveryCert>,
-    told: BTreeSet<(PeerId, Era)>,
+    pub(super) others: Others,
+    told: BTreeSet<(PeerId, Hash)>,
     early: VecDeque<Early>,
     /// The block that stays at the height of the last fork.
     pub(super) pin: Option<(Height, BlockId)>,
@@ -146,7 +150,6 @@ impl Forks {
     /// How full its containers are; `reorg`: blocks that can be taken back.
     pub(super) fn sizes(&self, reorg: usize) -> Vec<Size> {
         let archive = &self.archive;
-        let certs = self.certs.len();
         let mut sizes = vec![
             Size::new("searches for forks", self.probes.len(), PEER_COUNT_MAX),
             Size::new("peers not searched again", self.rests.len(), PEER_COUNT_MAX),
@@ -160,8 +163,9 @@ impl Forks {
             Size::new(
                 "peers told of eras",
                 self.told.len(),
-                PEER_COUNT_MAX * certs,
+                PEER_COUNT_MAX * crossing::CERT_COUNT_MAX,
             ),
+            self.others.sizes(),
             Size::new("early proofs", self.early.len(), EARLY_COUNT_MAX),
         ];
         sizes.extend(self.case.iter().flat_map(Case::sizes));
@@ -224,6 +228,7 @@ impl Replica {
         );
         self.forks.ids.insert(certificate.height, certificate.block);
         self.forks.ids = self.forks.ids.split_off(&first);
+        self.forks.others.passed();
         self.forks.archive.prune(first);
         let polkas: Vec<Arc<Polka>> = self.height.engine.tally().polkas().cloned().collect();
         for polka in polkas {
@@ -254,14 +259,39 @@ impl Replica {
         if status.height > Height(0) && own.is_some_and(|own| own != status.block) {
             self.suspect(now, peer, status.height);
         }
-        if status.era < self.state.era()
-            && let Some(cert) = self.forks.certs.get(&status.era)
-            && self.forks.told.insert((peer, status.era))
-        {
-            let cert = Message::RecoveryCert(Box::new(cert.clone()));
-            self.send(peer, cert);
-        }
+        self.tell_certs(peer, status);
+        self.ask_entered(now, peer, status);
         Ok(())
+    }
+
+    /// A peer of an older era is told how that era ended; one of this era that may not have decided a block of it yet is told all
+    /// that this node holds, once for each connection.
+    fn tell_certs(&mut self, peer: PeerId, status: &Status) {
+        let tip = self.state.tip.era;
+        let (certs, others) = (&self.forks.certs, &self.forks.others);
+        let last = certs.last_key_value().map(|(_, cert)| cert);
+        let near = |cert: &&RecoveryCert| {
+            let reach = self.state.params().max_reorg;
+            let first = cert.fork.height().0.saturating_add(reach);
+            status.era == cert.era.next() && status.height.0 <= first.saturating_add(1)
+        };
+        let one = certs
+            .get(&status.era)
+            .filter(|_| status.era < self.state.era());
+        let mut tell: Vec<&RecoveryCert> = one.or(last.filter(near)).into_iter().collect();
+        if tell.first().is_some_and(|cert| cert.era == tip) {
+            tell.extend(others.iter().filter(|cert| cert.era == tip));
+        }
+        let new = tell.into_iter().map(|cert| (cert.hash(), cert));
+        let new = new.filter(|(hash, _)| !self.forks.told.contains(&(peer, *hash)));
+        let room =
+            (PEER_COUNT_MAX * crossing::CERT_COUNT_MAX).saturating_sub(self.forks.told.len());
+        let new: Vec<(Hash, RecoveryCert)> =
+            new.map(|(hash, c)| (hash, c.clone())).take(room).collect();
+        for (hash, cert) in new {
+            self.forks.told.insert((peer, hash));
+            self.send(peer, Message::RecoveryCert(Box::new(cert)));
+        }
     }
 
     /// The lowest height whose set undo tells.
@@ -298,7 +328,14 @@ impl Replica {
                 }
                 Ok(())
             }
-            Message::Decision(decision) => self.probe_answered(now, peer, *decision, view),
+            Message::Decision(decision) => {
+                self.weigh_decision(Some(peer), &decision, view)?;
+                self.probe_answered(now, peer, *decision, view)
+            }
+            Message::Tie(tie) => {
+                self.judge_tie(peer, *tie);
+                Ok(())
+            }
             Message::ForkProof(proof) => self.judge_proof(Some(peer), *proof, view),
             Message::Statement(statement) => {
                 let Some(case) = &self.forks.case else {
@@ -323,15 +360,23 @@ impl Replica {
         if self.forks.case.as_ref().is_some_and(|c| c.due <= now.mono) {
             self.tend_case(now);
         }
+        self.tend_crossing(now);
         Ok(())
     }
 
     /// A RecoveryCert whose signatures hold: the era ends for this node too, whether it had noticed the fork or not.
     pub(super) fn recovery_proven(
         &mut self,
+        peer: Option<PeerId>,
         cert: RecoveryCert,
         view: &dyn CoinView,
     ) -> Result<(), ViewError> {
+        if self.forks.certs.contains_key(&cert.era) {
+            return self.keep_other(peer, cert, view);
+        }
+        // What this node knows beside it may name more culprits: then its own certificate is the better one.
+        let case = self.forks.case.as_mut();
+        let cert = case.and_then(|case| case.absorb(&cert)).unwrap_or(cert);
         if self.forks.case.is_none() {
             let own = self.decision_at(view, cert.fork.height())?;
             let held = own.map(|d| d.block());
@@ -368,6 +413,7 @@ impl Replica {
             return Ok(());
         }
         if self.forks.knows(&proof) {
+            peer.into_iter().for_each(|peer| self.ask_split(peer));
             return Ok(());
         }
         if height < self.state.slots.oldest() {
@@ -388,7 +434,10 @@ impl Replica {
         };
         match check_proof(&proof, self.state.chain_id(), &set) {
             Ok(checks) => self.check(Item::Fork(peer, Box::new(proof)), checks),
-            Err(_) => self.refuse_fork(height, "it is no proof under the set of its height"),
+            Err(_) => {
+                self.refuse_fork(height, "it is no proof under the set of its height");
+                peer.into_iter().for_each(|peer| self.ask_split(peer));
+            }
         }
         Ok(())
     }
@@ -401,7 +450,8 @@ impl Replica {
         view: &dyn CoinView,
     ) -> Result<(), ViewError> {
         let height = cert.fork.height();
-        if self.forks.certs.contains_key(&cert.era) || cert.era < self.state.era() {
+        let known = self.forks.certs.contains_key(&cert.era) || cert.era < self.state.era();
+        if known && !self.wants_other(&cert) {
             return Ok(());
         }
         if cert.era > self.state.era() || height > self.state.height().next() {
