@@ -231,10 +231,11 @@ impl Machine {
             self.out.push(Effect::Down(peer));
         }
         self.links_changed();
-        if let Some(Visit::Probing(number)) = gone.visit {
-            self.probe_over(number);
-        } else {
-            self.target_lost(now, &gone);
+        match gone.visit {
+            Some(Visit::Probing(number)) => self.probe_over(number),
+            // It came to look and has left: whether this node can dial the visitor is another question.
+            Some(Visit::Probed) => {}
+            None => self.target_lost(now, &gone),
         }
     }
 
@@ -354,6 +355,9 @@ fn is_routine(input: &Input) -> bool {
     )
 }
 
+#[cfg(test)]
+#[path = "probe_tests.rs"]
+mod probe_tests;
 #[cfg(test)]
 #[path = "machine_tests.rs"]
 mod tests;

@@ -12,7 +12,7 @@ fn secret(i: u8) -> SecretKey {
     SecretKey::from_seed(&[i; 32])
 }
 
-fn machine(i: u8, targets: &[&str]) -> Machine {
+pub(super) fn machine(i: u8, targets: &[&str]) -> Machine {
     Machine::new(Config {
         chain: ChainId(Hash([9; 32])),
         node_key: secret(i).public(),
@@ -39,14 +39,14 @@ fn machine(i: u8, targets: &[&str]) -> Machine {
     })
 }
 
-fn at(ms: u64) -> Now {
+pub(super) fn at(ms: u64) -> Now {
     Now {
         wall: WallMs(ms),
         mono: MonoUs(ms * 1_000),
     }
 }
 
-fn link(peer: u64, key: u8, target: Option<usize>) -> Input {
+pub(super) fn link(peer: u64, key: u8, target: Option<usize>) -> Input {
     let key_number = key;
     let (peer, key) = (PeerId(peer), secret(key).public());
     Input::Connected(Link {
@@ -59,7 +59,7 @@ fn link(peer: u64, key: u8, target: Option<usize>) -> Input {
     })
 }
 
-fn sent(effects: &[Effect]) -> Vec<Message> {
+pub(super) fn sent(effects: &[Effect]) -> Vec<Message> {
     let message = |e: &Effect| {
         if let Effect::Send(_, m) = e {
             Some(m.clone())
@@ -70,7 +70,7 @@ fn sent(effects: &[Effect]) -> Vec<Message> {
     effects.iter().filter_map(message).collect()
 }
 
-fn operators(of: &[u8]) -> Input {
+pub(super) fn operators(of: &[u8]) -> Input {
     Input::Operators(
         of.iter()
             .map(|i| (MasternodeId(Hash([*i; 32])), secret(i + 100).public()))
@@ -79,7 +79,7 @@ fn operators(of: &[u8]) -> Input {
 }
 
 /// Connects a (dials) to b and carries frames until both are silent; returns the effects of each.
-fn meet(
+pub(super) fn meet(
     a: &mut Machine,
     b: &mut Machine,
     (ka, kb): (u8, u8),
@@ -452,7 +452,7 @@ fn the_first_word_of_a_node_is_where_it_stands() {
 }
 
 /// Carries frames between a's connection 1 and b's connection 2 until both are silent.
-fn carry(
+pub(super) fn carry(
     a: &mut Machine,
     b: &mut Machine,
     mut fa: Vec<Effect>,
@@ -469,87 +469,6 @@ fn carry(
             .for_each(|m| fa.extend(a.handle(at(1), Input::Frame(PeerId(1), m))));
     }
     [all_a, all_b]
-}
-
-fn probe(of: u8) -> Input {
-    Input::Probe(MasternodeId(Hash([of; 32])), "there".into())
-}
-
-#[test]
-fn a_probe_reaches_the_key_that_the_registry_names_and_is_no_peer() {
-    let (mut a, mut b) = (machine(1, &[]), machine(2, &[]));
-    a.handle(at(0), operators(&[1, 2]));
-    b.handle(at(0), operators(&[1, 2]));
-    let dial = a.handle(at(0), probe(2));
-    assert_eq!(dial, vec![Effect::Dial(TARGET_COUNT_MAX, "there".into())]);
-    assert!(a.handle(at(0), probe(2)).is_empty(), "one at a time");
-    let fa = a.handle(at(0), link(1, 2, Some(TARGET_COUNT_MAX)));
-    let fb = b.handle(at(0), link(2, 1, None));
-    let [fa, fb] = carry(&mut a, &mut b, fa, fb);
-    let reached = Effect::Reached(MasternodeId(Hash([2; 32])), "there".into());
-    assert!(fa.contains(&reached), "M4: {fa:?}");
-    assert!(fb.contains(&Effect::Probed));
-    let up = |e: &Effect| matches!(e, Effect::Up(..) | Effect::Masternode(..));
-    assert!(!fa.iter().chain(&fb).any(up), "a probe is no peer");
-    assert!(
-        fa.iter()
-            .any(|e| matches!(e, Effect::Close { fault: false, .. })),
-        "M4: closed at once"
-    );
-    assert!(a.peers.is_empty() && a.probes.iter().all(Option::is_none));
-}
-
-#[test]
-fn a_probe_that_finds_somebody_else_reaches_nobody() {
-    let (mut a, mut b) = (machine(1, &[]), machine(2, &[]));
-    a.handle(at(0), operators(&[1, 2, 3]));
-    b.handle(at(0), operators(&[1, 2, 3]));
-    a.handle(at(0), probe(3));
-    let fa = a.handle(at(0), link(1, 2, Some(TARGET_COUNT_MAX)));
-    let fb = b.handle(at(0), link(2, 1, None));
-    let [fa, _] = carry(&mut a, &mut b, fa, fb);
-    assert!(
-        !fa.iter().any(|e| matches!(e, Effect::Reached(..))),
-        "{fa:?}"
-    );
-    let dead = a.handle(at(1), probe(3));
-    assert_eq!(dead, vec![Effect::Dial(TARGET_COUNT_MAX, "there".into())]);
-    assert!(
-        a.handle(at(1), Input::DialFailed(TARGET_COUNT_MAX))
-            .is_empty()
-    );
-    assert!(
-        a.probes.iter().all(Option::is_none),
-        "a failure says nothing"
-    );
-}
-
-#[test]
-fn probes_do_not_disturb_the_connection_that_is_there() {
-    let (mut a, mut b) = (machine(1, &["b"]), machine(2, &[]));
-    a.handle(at(0), operators(&[1, 2]));
-    b.handle(at(0), operators(&[1, 2]));
-    meet(&mut a, &mut b, (1, 2), at(0));
-    assert_eq!(
-        b.handle(at(1), probe(1)).len(),
-        1,
-        "b was dialled: it must dial itself"
-    );
-    let fb = b.handle(at(1), link(4, 1, Some(TARGET_COUNT_MAX)));
-    let out = a.handle(at(1), link(3, 2, None));
-    let hello = sent(&fb).remove(0);
-    let answers = a.handle(at(1), Input::Frame(PeerId(3), hello));
-    let mut back = Vec::new();
-    for frame in sent(&out).into_iter().chain(sent(&answers)) {
-        back.extend(b.handle(at(1), Input::Frame(PeerId(4), frame)));
-    }
-    assert!(back.iter().any(|e| matches!(e, Effect::Reached(..))));
-    assert!(a.peers.contains_key(&PeerId(1)) && b.peers.contains_key(&PeerId(2)));
-    let reached = a.handle(at(1), Input::Probe(MasternodeId(Hash([2; 32])), "b".into()));
-    assert!(
-        matches!(reached[..], [Effect::Reached(..)]),
-        "its own dial to that address stands and is proved: {reached:?}"
-    );
 }
 
 #[test]
