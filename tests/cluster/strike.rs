@@ -142,8 +142,11 @@ fn a_crash_at_any_write_of_a_deep_halt_loses_nothing_that_was_said() {
         let name = format!("crash-{}", crashes.len() + 1);
         crashes.push((Kept::named(finder, &net.cluster, &name), said()));
     }
+    // Its next write is its doom, also that of a stop in order: what it found is asked of a process that may live.
+    finder.kill();
+    finder.start();
+    finder.await_ready();
     let height = finder.call("getforkinfo", json!([]))["height"].clone();
-    // A stop in order would write, and meet its doom.
     finder.kill();
     let others = net.of(&[net.parts.second.clone(), net.parts.both.clone()].concat());
     stop_all(&others);
