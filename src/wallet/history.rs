@@ -160,16 +160,12 @@ impl History {
         history.dirty_from = None;
         Ok((history, true))
     }
-    /// Writes the pages that changed.
+    /// Writes the pages that changed, then removes those that are left over: a page that is written anew is never missing in
+    /// between, so that a crash loses no entry.
     pub fn save(&mut self, directory: &Path, chain: ChainId) -> Result<(), WalletError> {
-        for number in std::mem::take(&mut self.stale_pages) {
-            files::remove(&page_path(directory, number))?;
-        }
-        let Some(from) = self.dirty_from else {
-            return Ok(());
-        };
         let pages = self.page_numbers();
-        for number in pages.filter(|n| *n >= from / PAGE_ENTRY_COUNT) {
+        let begin = self.dirty_from.map_or(pages.end, |n| n / PAGE_ENTRY_COUNT);
+        for number in pages.clone().filter(|n| *n >= begin) {
             let start = (number * PAGE_ENTRY_COUNT).saturating_sub(self.first) as usize;
             let entries = self.entries.iter().skip(start);
             let page = Page {
@@ -179,6 +175,11 @@ impl History {
             files::write_framed(&page_path(directory, number), &KIND, &page, Sync::System)?;
         }
         self.dirty_from = None;
+        while let Some(number) = self.stale_pages.pop() {
+            if !pages.contains(&number) {
+                files::remove(&page_path(directory, number))?;
+            }
+        }
         Ok(())
     }
 }
@@ -249,6 +250,29 @@ mod tests {
         history.save(&scratch.0, chain).unwrap();
         let (again, whole) = History::load(&scratch.0, chain).unwrap();
         assert!(whole && again.page(0, 9) == history.page(0, 9) && again.len() == history.len());
+    }
+
+    #[test]
+    fn a_crash_while_a_page_is_written_anew_loses_no_entry() {
+        let scratch = Scratch::new();
+        let chain = ChainId(Hash([1; 32]));
+        let mut history = History::default();
+        for number in 0..1_500 {
+            history.push(entry(number));
+        }
+        history.save(&scratch.0, chain).unwrap();
+        assert_eq!(history.retain(|e| e.height < Height(500)).len(), 500);
+        // The end comes before the page is written.
+        let beside = scratch.0.join("0000000000.new");
+        std::fs::create_dir(&beside).unwrap();
+        assert!(history.save(&scratch.0, chain).is_err());
+        let (again, whole) = History::load(&scratch.0, chain).unwrap();
+        assert!(whole && again.len() == 1_500, "what was there is there");
+        std::fs::remove_dir(&beside).unwrap();
+        history.save(&scratch.0, chain).unwrap();
+        let (again, whole) = History::load(&scratch.0, chain).unwrap();
+        assert!(whole && again.len() == 1_000, "what was taken out is out");
+        assert_eq!(again.page(0, 1), [entry(999)]);
     }
 
     #[test]
