@@ -28,6 +28,8 @@ const ATTEMPTS_AHEAD: u32 = 8;
 const POLKA_COUNT_MAX: usize = 256;
 /// Polkas that peers are asked for though they are held: theirs may show other signers.
 const ASKED_POLKA_COUNT_MAX: usize = 8;
+/// How many peers are asked for those: what others hold comes as evidence.
+const ASKED_PEER_COUNT_MAX: usize = 32;
 /// A block is stated once no new culprit was found for this time, ms: what one node knows reaches all others first.
 const SETTLE_MS: u64 = 2 * AGAIN_MS;
 /// It is stated anyway this long after the culprits are over a third, ms: a coalition that betrays itself bit by bit delays
@@ -381,7 +383,7 @@ impl Replica {
         };
         case.due = now.mono.plus_ms(AGAIN_MS);
         let height = case.proof.height();
-        let wanted = case.wanted_polkas();
+        let (lacks, wanted) = (case.missing.is_some(), case.wanted_polkas());
         let again: Vec<Statement> = case
             .own
             .values()
@@ -400,9 +402,14 @@ impl Replica {
             let told = Arc::new(Message::ForkProof(Box::new(news)));
             self.out.push(Effect::Send(to.clone(), told));
         }
+        let most = match lacks {
+            true => to.len(),
+            false => ASKED_PEER_COUNT_MAX,
+        };
         for (at, block) in wanted {
             let wanted = Arc::new(Message::GetPolka((height, at, block)));
-            self.out.push(Effect::Send(to.clone(), wanted));
+            let some = to.iter().take(most).copied().collect();
+            self.out.push(Effect::Send(some, wanted));
         }
         for statement in again {
             let said = Arc::new(Message::Statement(statement));

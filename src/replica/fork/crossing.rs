@@ -46,8 +46,8 @@ pub(in crate::replica) struct Others {
     /// When peers are told, and asked, again.
     pub(super) due: MonoUs,
     asked: MonoUs,
-    /// The chain of a peer names a certificate that is not held.
-    pub(super) lacking: bool,
+    /// The chain of a peer names this certificate, which is not held, or with which nothing can be judged.
+    pub(super) lacking: Option<Hash>,
 }
 
 impl Others {
@@ -68,9 +68,25 @@ impl Others {
         self.certs.values()
     }
 
-    /// A height is decided: what bound at it is over.
+    /// Whether one of `rank` finds a place among those that are held, and which gives way to it. One that a chain names is kept
+    /// whatever its rank; those whose rank is not known, of an era before, go first.
+    fn place(&self, held: &[(Option<Rank>, Hash)], rank: &Rank, hash: Hash) -> Place {
+        let wanted = self.lacking == Some(hash);
+        match held.iter().min() {
+            Some((least, gone)) if held.len() >= CERT_COUNT_MAX - 1 => {
+                let better = least.as_ref().is_none_or(|least| least < rank);
+                match better || wanted {
+                    true => Place::For(*gone),
+                    false => Place::None,
+                }
+            }
+            _ => Place::Free,
+        }
+    }
+
+    /// A height is decided: what bound at it is over, and what a peer claimed there.
     pub(super) fn passed(&mut self) {
-        self.tied = None;
+        (self.tied, self.lacking) = (None, None);
     }
 
     pub(super) fn sizes(&self) -> Size {
@@ -81,6 +97,15 @@ impl Others {
 
 /// Greater is better.
 type Rank = (u32, Power, Reverse<Hash>);
+
+/// Whether a certificate can be kept.
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    Free,
+    /// In the place of this one.
+    For(Hash),
+    None,
+}
 
 impl Replica {
     /// The certificate that this node goes by while no header of the era that it begins stands in its chain.
@@ -144,28 +169,25 @@ impl Replica {
         let Some(by) = self.forks.certs.get(&cert.era).cloned() else {
             return Ok(());
         };
-        let rank = self.rank(view, &cert)?;
-        if !self.wants_other(&cert) || rank.is_none() {
+        let hash = cert.hash();
+        let Some(rank) = self.rank(view, &cert)?.filter(|_| self.wants_other(&cert)) else {
             return Ok(());
-        }
+        };
         let mut ranks = Vec::new();
         for (hash, held) in &self.forks.others.certs {
-            // Those of an era before are the least.
             let rank = (held.era == cert.era).then_some(self.rank(view, held)?);
             ranks.push((rank.flatten(), *hash));
         }
-        if ranks.len() >= CERT_COUNT_MAX - 1
-            && let Some((least, hash)) = ranks.into_iter().min()
-        {
-            if least >= rank {
-                return Ok(());
-            }
-            if let Some(gone) = self.forks.others.certs.remove(&hash) {
-                self.gate.forget(&Record::Other(Box::new(gone)));
+        match self.forks.others.place(&ranks, &rank, hash) {
+            Place::Free => {}
+            Place::None => return Ok(()),
+            Place::For(gone) => {
+                let gone = self.forks.others.certs.remove(&gone);
+                gone.into_iter()
+                    .for_each(|gone| self.gate.forget(&Record::Other(Box::new(gone))));
             }
         }
-        let hash = cert.hash();
-        self.forks.others.lacking = false;
+        self.forks.others.lacking.take_if(|named| *named == hash);
         self.gate.write(&Record::Other(Box::new(cert.clone())));
         self.forks.others.certs.insert(hash, cert.clone());
         let to = self.peers.ids().into_iter();
@@ -177,7 +199,7 @@ impl Replica {
         }
         let same = (by.fork.hash(), by.block) == (cert.fork.hash(), cert.block);
         let free = cert.era == self.state.tip.era && self.tied_at().is_none();
-        if same && free && rank > self.rank(view, &by)? {
+        if same && free && Some(rank) > self.rank(view, &by)? {
             self.go_by(hash);
         }
         Ok(())
@@ -393,7 +415,7 @@ impl Replica {
                 self.check(item, checks);
             }
             (None, _) => {
-                self.forks.others.lacking = true;
+                self.forks.others.lacking = Some(hash);
                 let why = "its chain names a recovery certificate that this node does not hold, or cannot judge";
                 self.refuse_fork(header.height, why);
             }
@@ -424,5 +446,44 @@ impl Replica {
             let hash = header.recovery_hash;
             header.era == by.era.next() && !hash.is_zero() && hash != by.hash()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rank(power: u64, hash: u8) -> Rank {
+        (0, Power(power), Reverse(Hash([hash; 32])))
+    }
+
+    #[test]
+    fn greater_power_then_a_lower_hash_is_better_unless_an_attempt_is_later() {
+        assert!(rank(4, 9) > rank(3, 1), "B6.4: more culprits");
+        assert!(rank(4, 1) > rank(4, 2), "B6.4: the lower hash");
+        let later = (1, Power(0), Reverse(Hash([9; 32])));
+        assert!(later > rank(4, 1), "B6.7: operators have agreed since");
+    }
+
+    #[test]
+    fn the_least_gives_way_and_what_a_chain_names_is_kept() {
+        let mut others = Others::default();
+        let entry = |i: u8| (Some(rank(u64::from(i), i)), Hash([i; 32]));
+        let mut held: Vec<_> = (2..CERT_COUNT_MAX as u8).map(entry).collect();
+        let new = Hash([99; 32]);
+        assert_eq!(others.place(&held, &rank(1, 99), new), Place::Free);
+        held.push(entry(CERT_COUNT_MAX as u8));
+        assert_eq!(others.place(&held, &rank(1, 99), new), Place::None);
+        let least = Place::For(Hash([2; 32]));
+        assert_eq!(others.place(&held, &rank(50, 99), new), least);
+        others.lacking = Some(new);
+        assert_eq!(
+            others.place(&held, &rank(1, 99), new),
+            least,
+            "B6.5: whoever shows many cannot keep a node from the chain"
+        );
+        held[3].0 = None;
+        let old = Place::For(held[3].1);
+        assert_eq!(others.place(&held, &rank(1, 98), Hash([98; 32])), old);
     }
 }

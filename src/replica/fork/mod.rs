@@ -324,6 +324,12 @@ impl Replica {
         match message {
             Message::GetDecision(height) => {
                 if let Some(decision) = self.decision_at(view, height)? {
+                    // The certificate that its header names: who asks may have had no place for it before.
+                    let named = decision.header.recovery_hash;
+                    let mut certs = self.forks.certs.values().filter(|_| !named.is_zero());
+                    if let Some(cert) = certs.find(|cert| cert.hash() == named).cloned() {
+                        self.send(peer, Message::RecoveryCert(Box::new(cert)));
+                    }
                     self.send(peer, Message::Decision(Box::new(decision)));
                 }
                 Ok(())
@@ -408,6 +414,7 @@ impl Replica {
             // Other certificates of the same blocks may show culprits that the own ones hide.
             let more = case.proof.hash() == proof.hash() && case.pool.lacks(&proof);
             if more && let Ok(checks) = check_proof(&proof, self.state.chain_id(), &case.set) {
+                let checks = case.pool.unknown(&proof, checks);
                 self.check(Item::Fork(peer, Box::new(proof)), checks);
             }
             return Ok(());

@@ -8,6 +8,7 @@
 use crate::base::bounded::BoundedVec;
 use crate::base::limits::Size;
 use crate::consensus::evidence;
+use crate::crypto::verify::Check;
 use crate::types::bitmap::Bitmap;
 use crate::types::block::{Certificate, Commit};
 use crate::types::fork::{Decision, ForkProof};
@@ -123,6 +124,23 @@ impl Pool {
             })
         };
         lacks(&proof.first.certificate) || lacks(&proof.second.certificate)
+    }
+
+    /// Of the checks of a proof (`ledger::fork::check_proof`), those of votes that are not held: what held before holds again.
+    pub(super) fn unknown(&self, proof: &ForkProof, checks: Vec<Check>) -> Vec<Check> {
+        let votes = |certificate: &Certificate| certificate.precommits(self.branch, &self.set);
+        let first = votes(&proof.first.certificate).into_iter();
+        let votes: Vec<Vote> = first.chain(votes(&proof.second.certificate)).collect();
+        if votes.len() != checks.len() {
+            return checks;
+        }
+        let held = |vote: &Vote| {
+            self.votes
+                .get(&vote.voter)
+                .is_some_and(|h| h.contains(vote))
+        };
+        let pairs = votes.iter().zip(checks);
+        pairs.filter(|(v, _)| !held(v)).map(|(_, c)| c).collect()
     }
 
     /// A proof of the same fork with all precommits that are held for its two blocks in the rounds of its certificates.
@@ -271,6 +289,28 @@ mod tests {
         assert_eq!(named(&pool), [4, 5, 6, 7].map(id));
         assert!(!pool.lacks(&proof(&X)), "what is held is not checked again");
         assert!(pool.lacks(&proof(&OTHER_X)));
+        let check = |signature: &Signature| Check {
+            key: PublicKey([0; 32]),
+            message: Hash::ZERO,
+            signature: *signature,
+        };
+        let unknown = |pool: &Pool, proof: &ForkProof| {
+            let sides = [&proof.first, &proof.second];
+            let signatures = sides.map(|s| s.certificate.commit.signatures.to_vec());
+            let checks = signatures.concat().iter().map(check).collect();
+            pool.unknown(proof, checks).len()
+        };
+        assert_eq!(unknown(&pool, &proof(&OTHER_X)), 2, "8 and 9 are new");
+        let mut forged = proof(&OTHER_X);
+        for side in [&mut forged.first, &mut forged.second] {
+            let signatures = [Signature([77; 64]); 7];
+            side.certificate.commit.signatures = BoundedVec::take_from(signatures);
+        }
+        assert_eq!(
+            unknown(&pool, &forged),
+            14,
+            "another signature is another vote"
+        );
         pool.proof(&proof(&OTHER_X));
         assert_eq!(named(&pool), [4, 5, 6, 7, 8, 9].map(id), "B6.2");
         let widest = pool.widest(&proof(&X));

@@ -142,7 +142,7 @@ impl Replica {
         };
         let returned = self.forks.returned.clone();
         let advice = match returned.len() {
-            _ if self.forks.others.lacking => "the chain of a peer names a recovery certificate that this node does not hold, or cannot judge: peers that have it tell it when they connect; if that does not help, stop the node, 'timed db rebuild', and start it again".into(),
+            _ if self.forks.others.lacking.is_some() => "the chain of a peer names a recovery certificate that this node does not hold, or cannot judge: peers that have it tell it when they connect; if that does not help, stop the node, 'timed db rebuild', and start it again".into(),
             0 => format!("the fork has ended, era {} goes on", cert.era.next()),
             count => format!(
                 "the fork has ended; {count} payments of the branch that is gone were put back into the mempool: check with gettransaction whether they were decided again"
