@@ -25,7 +25,7 @@ pub(super) struct Probe {
     high: Height,
     found: Option<Decision>,
     asked: Height,
-    /// A difference where undo ends, the peer's decision first, while the block that the operator vouches for is asked for.
+    /// A difference where undo ends, the peer's decision first, while a block below it is asked for that is settled.
     deep: Option<Box<(Decision, Decision)>>,
     pub(super) due: MonoUs,
 }
@@ -88,7 +88,7 @@ impl Replica {
         }
     }
 
-    /// Searches without an answer end; a peer that does not show the block that the operator vouches for is judged without.
+    /// Searches without an answer end; a peer that does not show the block that is settled is judged without.
     pub(super) fn expire_probes(&mut self, now: Now, view: &dyn CoinView) -> Result<(), ViewError> {
         self.forks.rests.retain(|_, at| *at > now.mono);
         let over = self.forks.probes.iter().filter(|(_, p)| p.due <= now.mono);
@@ -103,8 +103,16 @@ impl Replica {
         Ok(())
     }
 
-    /// A difference where undo ends. A peer that is on a branch which the operator has given up is told apart first: it differs
-    /// at the block that the operator vouches for, too.
+    /// The highest block below `height` of which it is settled that it stays: the operator vouches for it, or a fork ended for it.
+    fn settled_below(&self, height: Height) -> Option<Height> {
+        let vouched = self.trust.vouched().map(|root| root.height);
+        let ended = self.forks.pin.map(|(at, _)| at);
+        let all = vouched.into_iter().chain(ended);
+        all.filter(|at| Height(0) < *at && *at < height).max()
+    }
+
+    /// A difference where undo ends. A peer that is on a branch which was given up is told apart first: it differs at a block
+    /// that is settled, too. Else whoever comes back from it could halt the others.
     fn differs_deep(
         &mut self,
         now: Now,
@@ -113,18 +121,18 @@ impl Replica {
         view: &dyn CoinView,
     ) -> Result<(), ViewError> {
         let height = found.header.height;
-        match self.trust.vouched().filter(|root| root.height < height) {
-            Some(root) if root.height > Height(0) => {
+        match self.settled_below(height) {
+            Some(settled) => {
                 let Some(probe) = self.forks.probes.get_mut(&peer) else {
                     return Ok(());
                 };
                 probe.deep = Some(Box::new((found, own)));
-                probe.asked = root.height;
+                probe.asked = settled;
                 probe.due = now.mono.plus_ms(ANSWER_MS);
-                self.send(peer, Message::GetDecision(root.height));
+                self.send(peer, Message::GetDecision(settled));
                 Ok(())
             }
-            _ => {
+            None => {
                 self.forks.probes.remove(&peer);
                 self.judge_deep(peer, found, own, view)
             }
@@ -132,7 +140,7 @@ impl Replica {
     }
 
     fn given_up(&mut self, height: Height) {
-        let why = "its peer is on a branch that the operator has given up";
+        let why = "its peer is on a branch that the operator or a RecoveryCert has given up";
         self.refuse_fork(height, why);
     }
 
@@ -146,11 +154,10 @@ impl Replica {
         view: &dyn CoinView,
     ) -> Result<(), ViewError> {
         let height = found.header.height;
-        if self.trust.vouched().is_some_and(|r| height <= r.height) {
-            self.refuse_fork(
-                height,
-                "the operator vouches for this node's own block there or above",
-            );
+        let ended = self.forks.pin == Some((height, own.block()));
+        if ended || self.trust.vouched().is_some_and(|r| height <= r.height) {
+            let why = "that this node's own block stays there is settled";
+            self.refuse_fork(height, why);
             return Ok(());
         }
         let why = "it is deeper than max_reorg, and not decided by the set of this height";

@@ -5,7 +5,7 @@ use crate::base::time::{MonoUs, Now};
 use crate::crypto::verify::Verified;
 use crate::ledger::coins::{Coin, CoinView, MemoryCoins, ViewError};
 use crate::ledger::testkit::{Net, OPERATOR, genesis, key};
-use crate::p2p::messages::PeerId;
+use crate::p2p::messages::{Message, PeerId, Status};
 use crate::replica::gate::Held;
 use crate::replica::io::*;
 use crate::replica::machine::{Config, Replica};
@@ -16,13 +16,29 @@ use crate::types::bitmap::Bitmap;
 use crate::types::block::{Block, Certificate, Commit, Header};
 use crate::types::fork::{Decision, ForkProof, RecoveryCert};
 use crate::types::ids::*;
+use crate::types::validators::ValidatorSet;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// Heights that can be taken back.
+const REORG: u64 = 2;
 
 /// A ledger with decisions.
 struct Disk {
     coins: MemoryCoins,
     decisions: BTreeMap<Height, Decision>,
+    /// Nobody comes or goes.
+    set: Arc<ValidatorSet>,
+}
+
+impl Disk {
+    fn of(net: &Net, decisions: BTreeMap<Height, Decision>) -> Disk {
+        Disk {
+            coins: net.coins.clone(),
+            decisions,
+            set: net.state.validators.clone(),
+        }
+    }
 }
 
 impl CoinView for Disk {
@@ -32,11 +48,16 @@ impl CoinView for Disk {
     fn decision(&self, height: Height) -> Result<Option<Decision>, ViewError> {
         Ok(self.decisions.get(&height).cloned())
     }
+    fn deciders_of(&self, _: Height) -> Result<Option<Arc<ValidatorSet>>, ViewError> {
+        Ok(Some(self.set.clone()))
+    }
 }
 
 /// A chain of `length` blocks, slot blocks where `slots` says so; `mark` makes it another one than others.
 fn chain(length: u64, slots: &[u64], mark: u64) -> (Net, Disk) {
-    let mut net = Net::new(genesis(&[1_000; 4], 4));
+    let mut genesis = genesis(&[1_000; 4], 4);
+    genesis.params.max_reorg = REORG;
+    let mut net = Net::new(genesis);
     let mut decisions = BTreeMap::new();
     for height in 1..=length {
         let pay = |net: &Net| net.pay(crate::ledger::testkit::HOLDER, 1 + mark, 1_000_000);
@@ -50,8 +71,8 @@ fn chain(length: u64, slots: &[u64], mark: u64) -> (Net, Disk) {
         };
         decisions.insert(Height(height), decided(&net, &block));
     }
-    let coins = net.coins.clone();
-    (net, Disk { coins, decisions })
+    let disk = Disk::of(&net, decisions);
+    (net, disk)
 }
 
 fn decided(net: &Net, block: &Block) -> Decision {
@@ -177,10 +198,7 @@ fn the_halt_ends_with_its_cause_and_not_before() {
         assert!(!is_halted(&replica, &net) && forgets(&effects), "{height}");
     }
     // The block is kept no more: only the operator's word at this very height ends it.
-    let mut pruned = Disk {
-        coins: disk.coins.clone(),
-        decisions: disk.decisions.clone(),
-    };
+    let mut pruned = Disk::of(&net, disk.decisions.clone());
     pruned.decisions.remove(&Height(4));
     let (replica, _) = start(&net, &pruned, Some(&record), None);
     assert!(is_halted(&replica, &net));
@@ -302,10 +320,7 @@ fn judged(own: (u32, &[usize]), found: (u32, &[usize]), ended: bool) -> bool {
         statements: BoundedVec::new(),
     };
     decisions.insert(Height(3), mine.clone());
-    let disk = Disk {
-        coins: net.coins.clone(),
-        decisions,
-    };
+    let disk = Disk::of(&net, decisions);
     // Who crossed has barred the culprits; who did not knows of them by the certificate alone.
     if own.0 > 0 {
         let barred = [net.id(0), net.id(1)];
@@ -367,4 +382,86 @@ fn a_decision_of_an_era_that_is_over_halts_who_holds_it() {
         judged((1, &new), (0, &[0, 1, 3, 4, 5]), true),
         "unless those without guilt have decided both"
     );
+}
+
+/// A peer on the other chain, of the same height, is met: whether this replica halts, and what it asked for.
+fn meets(
+    replica: &mut Replica,
+    (net, disk): &(Net, Disk),
+    theirs: &Disk,
+    answers: impl Fn(Height) -> bool,
+) -> (bool, Vec<Height>) {
+    let peer = PeerId(7);
+    let status = Status {
+        height: net.state.height(),
+        block: theirs.decisions[&net.state.height()].block(),
+        ..Status::default()
+    };
+    let mut asked = Vec::new();
+    let mut inputs = vec![Input::PeerStatus(peer, status), Input::PeerUp(peer, status)];
+    let mut at = now(net);
+    loop {
+        let input = inputs.pop().unwrap_or(Input::Tick);
+        if matches!(input, Input::Tick) {
+            at.mono = at.mono.plus_ms(1_000);
+        }
+        for effect in replica.handle(at, input, disk).unwrap() {
+            match effect {
+                Effect::Verify(batch) => inputs.push(Input::Verdicts(Verified::check_many(batch))),
+                Effect::WriteSigner(number, _) => inputs.push(Input::SignerDurable(number)),
+                Effect::Send(_, message) => {
+                    if let Message::GetDecision(height) = &*message {
+                        asked.push(*height);
+                        let shown = theirs.decisions[height].clone();
+                        let shown = Message::Decision(Box::new(shown));
+                        let read = ReadAt(at);
+                        inputs.extend(answers(*height).then_some(Input::Frame(peer, shown, read)));
+                    }
+                }
+                Effect::Fault(_, why) => panic!("blamed: {why}"),
+                _ => {}
+            }
+        }
+        if inputs.is_empty() && at.mono > now(net).mono.plus_ms(8_000) {
+            return (is_halted(replica, net), asked);
+        }
+    }
+}
+
+#[test]
+fn who_comes_back_from_a_branch_that_was_given_up_halts_nobody() {
+    let sides = || (chain(5, &[], 1), chain(5, &[], 2));
+    let floor = Height(5 - REORG);
+    let (own, other) = sides();
+    let (mut replica, _) = start(&own.0, &own.1, None, None);
+    let (halted, asked) = meets(&mut replica, &own, &other.1, |_| true);
+    assert!(halted, "F5: both have been decided");
+    assert_eq!(asked, [floor], "where undo ends");
+
+    // The operator vouches for the own chain, from the fork on or above it.
+    for height in [2, 3, 5].map(Height) {
+        let (own, other) = sides();
+        let root = (height, own.1.decisions[&height].block());
+        let (mut replica, _) = start(&own.0, &own.1, None, Some(root));
+        let (halted, asked) = meets(&mut replica, &own, &other.1, |_| true);
+        assert!(!halted, "{height} is settled");
+        assert!(asked.starts_with(&[floor]) && asked.len() < 3, "{asked:?}");
+    }
+    // A fork ended for the own block.
+    for height in [2, 3].map(Height) {
+        let (own, other) = sides();
+        let (mut replica, _) = start(&own.0, &own.1, None, None);
+        replica.forks.pin = Some((height, own.1.decisions[&height].block()));
+        assert!(!meets(&mut replica, &own, &other.1, |_| true).0, "{height}");
+    }
+    // What is settled below the fork settles nothing above; nor does silence.
+    for (height, silent) in [(1, false), (2, true)] {
+        let (own, other) = sides();
+        let root = (Height(height), own.1.decisions[&Height(height)].block());
+        let (mut replica, _) = start(&own.0, &own.1, None, Some(root));
+        let answers = |at: Height| !silent || at == floor;
+        let (halted, asked) = meets(&mut replica, &own, &other.1, answers);
+        assert!(halted, "the fork is above, or nobody says where: {asked:?}");
+        assert_eq!(asked, [floor, Height(height)]);
+    }
 }
