@@ -367,6 +367,10 @@ fn a_decision_of_an_era_that_is_over_halts_who_holds_it() {
         "an era of which no certificate is known is a claim"
     );
     assert!(
+        !judged((0, &old), (1, &[0, 1, 3]), false),
+        "whoever signs in it"
+    );
+    assert!(
         !judged((0, &old), (1, &[4, 5]), true),
         "two of four are no quorum of it"
     );
