@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
+use timecoin::storage::{KvStore, Owner};
 use timecoin::types::genesis::Genesis;
 
 /// A directory of its own for one test, gone afterwards.
@@ -168,6 +169,34 @@ fn a_signer_store_is_replaced_only_when_it_is_lost_and_someone_answers_for_it() 
     assert_eq!(
         (code(&status), &json(&status)["records"]),
         (Some(0), &Value::from(1))
+    );
+}
+
+#[test]
+fn a_new_signer_store_still_knows_of_forks() {
+    let dir = Directory::new("signer-forks");
+    assert_eq!(code(&testnet(&dir.0)), Some(0));
+    let node = dir.0.join("node0");
+    let stored = node.join("signer");
+    std::fs::remove_dir_all(&stored).expect("lost");
+    // A store that another key left behind, with a fork, a halt, its own word about the fork, and a vote.
+    let put = |key: &[u8]| (key.to_vec(), Some(vec![7]));
+    let (store, _) = KvStore::open(&stored, Owner::default()).expect("made");
+    store
+        .write(&[put(b"f1"), put(b"d"), put(b"s1"), put(b"m1")])
+        .expect("written");
+    drop(store);
+    let config = node.join("timed.toml");
+    let init = ["signer", "init", "--above", "7", "--i-know"];
+    let made = timed(&["--config"], &config, &init);
+    assert_eq!(code(&made), Some(0), "{}", error(&made));
+    let (store, _) = KvStore::open(&stored, Owner::default()).expect("opened");
+    let kept = store.load().expect("read").into_iter();
+    let kept: Vec<Vec<u8>> = kept.map(|(key, _)| key).collect();
+    assert_eq!(
+        kept,
+        [&b"d"[..], b"f1", b"w"],
+        "B6: the halts of a node outlive its store; votes and words of another key do not"
     );
 }
 
