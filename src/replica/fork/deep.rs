@@ -275,6 +275,8 @@ impl Replica {
         let deep = forks.deep.as_ref();
         let deep = deep.filter(|deep| deep.stage != Stage::Passed);
         let deep = deep.map(|deep| deep.record.from);
-        open.into_iter().chain(ending).chain(deep).min()
+        let lowest = open.into_iter().chain(ending).chain(deep).min();
+        // A node that is still below has nothing to take back.
+        lowest.filter(|from| *from <= self.state.height())
     }
 }

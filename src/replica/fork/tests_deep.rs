@@ -469,3 +469,24 @@ fn who_comes_back_from_a_branch_that_was_given_up_halts_nobody() {
         assert_eq!(asked, [floor, Height(height)]);
     }
 }
+
+#[test]
+fn the_end_of_a_fork_is_contested_until_the_era_is_crossed_and_only_where_blocks_are() {
+    let (_, _, record) = split(4);
+    let cert = RecoveryCert {
+        fork: ForkProof::of(record.own.clone(), record.other),
+        era: Era(0),
+        attempt: 1,
+        block: record.own.block(),
+        culprits: BoundedVec::new(),
+        statements: BoundedVec::new(),
+    };
+    for (length, contested) in [(3, None), (5, Some(Height(4)))] {
+        let (net, disk) = chain(length, &[1], 1);
+        let (mut replica, _) = start(&net, &disk, None, None);
+        replica.forks.certs.insert(Era(0), cert.clone());
+        assert_eq!(replica.contested(), contested, "at height {length}");
+        replica.state.tip.era = Era(1);
+        assert_eq!(replica.contested(), None, "crossed: what is there stays");
+    }
+}
