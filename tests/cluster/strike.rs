@@ -40,6 +40,17 @@ fn crossed(node: &Node, net: &Forked) -> (Tip, Value) {
     (tip, balance)
 }
 
+/// Waits until a node has heard that the fork has ended and is up again in the next era. While the program takes its own
+/// place no signal is heard in order.
+fn await_crossed(node: &Node) {
+    wait_until("it is up again in the next era", || {
+        let logged = node.logged();
+        let ends = ["a majority agrees", "starts again in the next era"];
+        let end = ends.iter().filter_map(|word| logged.rfind(word)).max();
+        end.is_some() && logged.rfind("ready: height") > end
+    });
+}
+
 #[test]
 fn a_crash_at_any_write_of_the_crossing_changes_nothing() {
     let net = Forked::three_to_one();
@@ -65,6 +76,7 @@ fn a_crash_at_any_write_of_the_crossing_changes_nothing() {
         .iter()
         .filter(|n| n.port != loser.port)
         .collect();
+    others.iter().for_each(|node| await_crossed(node));
     stop_all(&others);
     let kept = Kept::of(loser, &net.cluster);
     let (tip, balance) = crossed(loser, &net);
