@@ -4,6 +4,7 @@
 use crate::base::bounded::BoundedVec;
 use crate::ledger::coins::CoinView;
 use crate::p2p::messages::Message;
+use crate::replica::record::Record;
 use crate::sim::stage::{Kind, Pick};
 use crate::sim::tests_fork::{SECOND, Split, Twin, split};
 use crate::types::fork::{Decision, ForkProof, RecoveryCert};
@@ -173,6 +174,11 @@ fn nodes_that_were_shown_different_culprits_agree_on_the_most() {
     assert_eq!(tip, top(&net), "neither side can decide");
     net.world.reconnect();
     assert_one(&mut net, &all);
+    let other = Record::Other(Box::new(some)).key();
+    for i in [0, 1, 2] {
+        let kept = net.world.nodes[i].signer.records.contains_key(&other);
+        assert!(kept, "B6.5: node {i} keeps what it went by before");
+    }
 }
 
 #[test]

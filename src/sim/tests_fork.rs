@@ -159,7 +159,7 @@ impl Split {
         let tip = self
             .honest
             .iter()
-            .map(|i| self.world.checker.heights[*i])
+            .map(|i| self.world.nodes[*i].ledger.state.height())
             .min()
             .unwrap();
         assert!(tip > fork, "decides on");
