@@ -155,7 +155,7 @@ impl Replica {
             halted: self.halted.clone(),
             own: self.own_standing(now),
             unanchored: self.trust.doubt(now.wall, self.state.height()),
-            forked: self.fork().filter(|fork| fork.open).map(|fork| fork.height),
+            forked: self.open_height(),
             contested: self.contested(),
         }
     }

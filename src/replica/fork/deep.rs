@@ -265,6 +265,14 @@ impl Replica {
         })
     }
 
+    /// The height of the fork that is open.
+    pub(in crate::replica) fn open_height(&self) -> Option<Height> {
+        let case = self.forks.case.as_ref().map(|case| case.proof.height());
+        let deep = self.forks.deep.as_ref();
+        let deep = deep.filter(|deep| deep.stage == Stage::Halted);
+        case.or_else(|| deep.map(Deep::height))
+    }
+
     /// The lowest height whose block a fork that has not ended may take back: what was decided there or above is not to be
     /// relied on. Its end lasts until this process has crossed into the next era.
     pub fn contested(&self) -> Option<Height> {
