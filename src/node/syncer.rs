@@ -242,6 +242,11 @@ impl Syncer {
         let begun = Download::new(self.clock.now(), &snapshots.root, &self.blocks.ledger);
         match begun {
             Ok(download) => {
+                if let Some((height, _)) = self.machine.root() {
+                    log::info!(
+                        "snapshots above height {height}, of which a block is trusted, are used only if it is a slot block and on their chain"
+                    );
+                }
                 snapshots.download = Some(Box::new(download));
                 self.machine.want_bodies(false);
             }

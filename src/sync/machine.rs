@@ -182,9 +182,14 @@ impl Machine {
         self.replan = true;
     }
 
-    /// The verified slot header at a height above the tip.
+    /// The verified slot header at a height above the tip, to begin from by snapshot. Above a block that the operator vouches
+    /// for there is none unless these headers show that block: a snapshot would pass it by uncompared (F2).
     pub fn slot_head(&self, height: Height) -> Option<SlotHead> {
-        self.skeleton.at(height.0).copied()
+        let ahead = self.root.filter(|(at, _)| *at > self.tip.height);
+        let passed = ahead.is_none_or(|(at, id)| {
+            height < at || self.skeleton.at(at.0).is_some_and(|head| head.id == id)
+        });
+        self.skeleton.at(height.0).filter(|_| passed).copied()
     }
 
     fn arrived(&mut self, now: MonoUs, peer: Peer, block: Arc<Block>, certificate: Certificate) {

@@ -396,3 +396,21 @@ fn nobody_is_blamed_for_going_by_another_recovery_certificate() {
         "B6.5: a block that names another one is judged by that"
     );
 }
+
+#[test]
+fn no_snapshot_passes_by_a_block_that_the_operator_vouches_for() {
+    let chain = Chain::new(60, 20, 0);
+    let id = |height: u64| chain.applied(height).block;
+    let head = |root: (u64, BlockId), height: u64| {
+        let mut sim = Sim::new(chain.clone(), vec![Habit::Honest; 3], 3);
+        let root = Some((Height(root.0), root.1));
+        sim.sync = Machine::new(CHAIN, chain.applied(0), root);
+        sim.sync.want_bodies(false);
+        sim.run(30);
+        sim.sync.slot_head(Height(height)).map(|head| head.id)
+    };
+    assert_eq!(head((20, id(20)), 40), Some(id(40)), "it is on the way");
+    assert_eq!(head((20, id(40)), 40), None, "F2: another chain");
+    assert_eq!(head((30, id(30)), 40), None, "F2: nobody can tell yet");
+    assert_eq!(head((50, id(50)), 40), Some(id(40)), "it comes later");
+}

@@ -275,7 +275,7 @@ static KEYS: [KeySpec; 53] = [
     value("sync", "verify", Kind::Choice(&["full", "certified"]), "\"full\"")
         .help("full checks every signature of every block. certified leaves out those of transactions at or below the newest slot header that a quorum of a trusted set stands behind, and nothing else."),
     value("sync", "trusted", Kind::Block, "\"\"")
-        .help("A block that you vouch for: no other one of its height is taken, and if it is young enough a node that was away for longer than the trusting period signs again once it has reached it. \"timed trust\" does the same for a block whose network stood still."),
+        .help("A block that you vouch for: no other one of its height is taken, no snapshot above it unless it is a slot block and on the way there, and if it is young enough a node that was away for longer than the trusting period signs again once it has reached it. \"timed trust\" does the same for a block whose network stood still."),
     value("sync", "snapshot", Kind::Bool, "false")
         .help("A node without a ledger fetches a snapshot of the newest slot block that its peers offer, every piece checked against certified headers, instead of all blocks; so does one that is behind the blocks its peers keep."),
     value("wallet", "enable", Kind::Bool, "true")

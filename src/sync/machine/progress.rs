@@ -5,6 +5,11 @@ use super::{Machine, Stage};
 use crate::base::time::Now;
 
 impl Machine {
+    /// The block that the operator vouches for (F2).
+    pub fn root(&self) -> Option<(Height, BlockId)> {
+        self.root
+    }
+
     /// Where the machine stands.
     pub fn progress(&self, now: Now) -> Progress {
         let at = self.tip.height;
