@@ -168,6 +168,9 @@ fn seeds_that_once_found_a_bug() {
     experiment(543, None, 300);
     // A masternode that got a new operator key held a certificate with its old key's vote, and took its own store for stale.
     experiment(1177, None, 100);
+    // A connection that fell before it stood was no failed dial to the dialler, which waited for it for ever (of the simulator;
+    // the reactor ends every dial).
+    experiment(7026, None, 100);
 }
 
 /// Seeds 20079, 40000 and 40009 took minutes: every frame that waited for a slow node was looked at again with each that was

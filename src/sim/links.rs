@@ -19,6 +19,9 @@ impl World {
         let mut exporter = [0; 32];
         exporter[..8].copy_from_slice(&number.to_le_bytes());
         let target = link.target;
+        if let Some(link) = self.network.links.get_mut(&number) {
+            link.ends[side].told = true;
+        }
         let link = p2p::Link {
             peer: end.peer,
             key: self.nodes[far.node].key,
@@ -35,11 +38,18 @@ impl World {
         let Some(link) = self.network.links.get_mut(&number) else {
             return;
         };
+        let dial = link.target.filter(|_| side == 0);
         let end = &mut link.ends[side];
         let (was_open, node, peer) = (std::mem::take(&mut end.open), end.node, end.peer);
+        let input = match (end.told, dial) {
+            (true, _) => p2p::Input::Closed(peer),
+            // It fell before it stood: a dial ends in a connection or in a failure.
+            (false, Some(target)) => p2p::Input::DialFailed(target),
+            (false, None) => return self.network.forget_if_dead(number),
+        };
         self.network.forget_if_dead(number);
         if was_open && self.nodes[node].running.is_some() {
-            self.work(node, Work::ToP2p(p2p::Input::Closed(peer)));
+            self.work(node, Work::ToP2p(input));
         }
     }
 

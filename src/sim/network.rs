@@ -27,6 +27,8 @@ pub struct End {
     pub peer: PeerId,
     /// Whether this end still has it.
     pub open: bool,
+    /// Whether this end was told that it has it: until then the dialler waits for the end of its dial.
+    pub told: bool,
     /// Nothing sent to this end arrives before this time.
     pub after: u64,
     /// When the last frame of the greeting arrives: nothing overtakes it.
@@ -131,6 +133,7 @@ impl Network {
             node,
             peer: PeerId(number * 2 + side),
             open: true,
+            told: false,
             after: 0,
             floor: 0,
             stalled: Vec::new(),
